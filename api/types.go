@@ -1,0 +1,307 @@
+// Package api is the wire contract between the manager, the nodes and the
+// command line: JSON types, the problem document and a small client. The
+// OpenAPI document beside it is generated from the manager's routes.
+package api
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/lazaret/lazaret/internal/threat"
+)
+
+// Page is one page of a list. NextPageToken is empty on the last page.
+type Page[T any] struct {
+	Items         []T    `json:"items"`
+	NextPageToken string `json:"next_page_token,omitempty"`
+}
+
+// Batch is what a node uploads. ID makes retries harmless: a batch the manager
+// already has is acknowledged again without effect.
+type Batch struct {
+	ID       string           `json:"id"` // ULID
+	Sent     time.Time        `json:"sent"`
+	Findings []threat.Finding `json:"findings,omitempty"`   // new or changed; the newest version wins
+	Items    []QuarantineItem `json:"quarantine,omitempty"` // new or changed
+	Results  []CommandResult  `json:"results,omitempty"`
+	Scans    []Scan           `json:"scans,omitempty"` // progress of jobs
+}
+
+// Report is a node's state, sent every few seconds and on change; only the
+// newest counts.
+type Report struct {
+	Version    string             `json:"version"`
+	Epoch      threat.Epoch       `json:"epoch"`
+	Workloads  []threat.Workload  `json:"workloads"`
+	Conditions []threat.Condition `json:"conditions"`
+	Protected  []string           `json:"protected"` // file systems under on-access protection
+	Stats      map[string]int64   `json:"stats"`     // counters, names as in the metrics
+}
+
+// Node is a host that runs the node service.
+type Node struct {
+	Name     string    `json:"name"`
+	LastSeen time.Time `json:"last_seen"`
+	Report   Report    `json:"report"`
+}
+
+// NodeConfig is what a node needs from its manager; it carries an ETag.
+type NodeConfig struct {
+	Policies []json.RawMessage `json:"policies"` // policy resources as JSON, ordered by name
+	Epoch    threat.Epoch      `json:"epoch"`    // bundle to activate
+	Allowed  []AllowedObject   `json:"allowed"`  // objects a person allow-listed
+}
+
+// AllowedObject is an object a person declared harmless.
+type AllowedObject struct {
+	Hash    threat.Hash `json:"sha256"`
+	Reason  string      `json:"reason"`
+	By      string      `json:"by"`
+	Expires time.Time   `json:"expires"`
+}
+
+// Command is what the manager asks of a node; it is sent as an SSE event whose
+// id is the command's sequence number, so that a reconnecting node misses none.
+type Command struct {
+	ID     string          `json:"id"` // ULID; the result names it
+	Verb   string          `json:"verb"`
+	Args   json.RawMessage `json:"args,omitempty"`
+	By     string          `json:"by"` // "user:NAME"
+	Reason string          `json:"reason,omitempty"`
+	Issued time.Time       `json:"issued"`
+}
+
+// Verbs of commands, with their arguments.
+const (
+	VerbConfig     = "config"  // the node configuration changed: fetch it
+	VerbDecide     = "decide"  // DecideArgs: carry out a person's decision on a finding
+	VerbRestore    = "restore" // RestoreArgs
+	VerbPurge      = "purge"   // PurgeArgs: delete a quarantine item for good
+	VerbExport     = "export"  // ExportArgs: upload an item as password-protected archive
+	VerbScan       = "scan"    // ScanRequest with ID set
+	VerbCancelScan = "cancel"  // ScanRef
+)
+
+// DecideArgs carries a decision of a person on a finding.
+type DecideArgs struct {
+	Finding threat.Finding `json:"finding"`
+	Action  threat.Action  `json:"action"` // quarantine, delete, kill, allow
+}
+
+// RestoreArgs asks for a quarantine item to be put back.
+type RestoreArgs struct {
+	Item string `json:"item"`
+	Path string `json:"path,omitempty"` // other target on the host; empty: where it was
+}
+
+// PurgeArgs names a quarantine item to delete.
+type PurgeArgs struct {
+	Item string `json:"item"`
+}
+
+// ExportArgs names a quarantine item and the upload it goes to.
+type ExportArgs struct {
+	Item     string `json:"item"`
+	Upload   string `json:"upload"` // id under /api/v1/nodes/{node}/uploads/
+	Password string `json:"password"`
+}
+
+// CommandResult answers a command.
+type CommandResult struct {
+	Command string          `json:"command"`
+	OK      bool            `json:"ok"`
+	Error   string          `json:"error,omitempty"`
+	Detail  json.RawMessage `json:"detail,omitempty"`
+	Done    time.Time       `json:"done"`
+}
+
+// RestoreResult is the Detail of a restore.
+type RestoreResult struct {
+	Path    string         `json:"path"`    // where it was put, differs on conflict
+	Verdict threat.Verdict `json:"verdict"` // of the rescan
+}
+
+// QuarantineItem is one file in a node's vault.
+type QuarantineItem struct {
+	ID       string          `json:"id"` // ULID
+	Node     string          `json:"node"`
+	Finding  string          `json:"finding"` // finding id
+	Object   threat.Hash     `json:"object"`
+	Size     int64           `json:"size"`
+	Workload threat.Workload `json:"workload"`
+	Location threat.Location `json:"location"`
+	UID      uint32          `json:"uid"`
+	GID      uint32          `json:"gid"`
+	Mode     uint32          `json:"mode"`
+	ModTime  time.Time       `json:"mod_time"`
+	Taken    time.Time       `json:"taken"`
+	Expires  time.Time       `json:"expires"`
+	State    string          `json:"state"` // storing, held, restored, purged
+}
+
+// ScanRequest describes what to scan.
+type ScanRequest struct {
+	ID        string   `json:"id,omitempty"` // chosen by the service if empty
+	Node      string   `json:"node,omitempty"`
+	Paths     []string `json:"paths,omitempty"`     // files and directories on the node
+	Container string   `json:"container,omitempty"` // name or id
+	Image     string   `json:"image,omitempty"`     // OCI layout directory or tar on the node
+	Priority  string   `json:"priority,omitempty"`  // on-demand (default) or scheduled
+	// All makes results carry every object; otherwise only those that are not clean.
+	All bool `json:"all,omitempty"`
+}
+
+// ScanRef names a scan.
+type ScanRef struct {
+	ID string `json:"id"`
+}
+
+// Scan is a job over targets with its progress.
+type Scan struct {
+	ID       string      `json:"id"`
+	Node     string      `json:"node,omitempty"`
+	Request  ScanRequest `json:"request"`
+	State    string      `json:"state"` // queued, running, done, cancelled, failed
+	Error    string      `json:"error,omitempty"`
+	Started  time.Time   `json:"started"`
+	Finished *time.Time  `json:"finished,omitempty"`
+	Summary  ScanSummary `json:"summary"`
+}
+
+// ScanSummary counts what a scan saw. Files are on the target, Objects include
+// members of archives.
+type ScanSummary struct {
+	Files      int64 `json:"files"`
+	Objects    int64 `json:"objects"`
+	Bytes      int64 `json:"bytes"`
+	Cached     int64 `json:"cached"` // files answered from the verdict cache
+	Clean      int64 `json:"clean"`
+	Suspicious int64 `json:"suspicious"`
+	Malicious  int64 `json:"malicious"`
+	Partial    int64 `json:"partial"`
+	Errors     int64 `json:"errors"`
+	Skipped    int64 `json:"skipped"` // FIFOs, sockets, devices
+	// Elapsed in nanoseconds.
+	Elapsed time.Duration `json:"elapsed"`
+	Epoch   threat.Epoch  `json:"epoch"`
+}
+
+// ScanLine is one line of a scan's JSONL stream: an object, or at the end the
+// summary. Progress lines are sent on streams that ask for them.
+type ScanLine struct {
+	Kind       string             `json:"kind"` // object, progress, summary
+	Path       string             `json:"path,omitempty"`
+	SHA256     threat.Hash        `json:"sha256,omitzero"`
+	Size       int64              `json:"size,omitempty"`
+	Type       string             `json:"type,omitempty"`
+	Verdict    threat.Verdict     `json:"verdict,omitempty"`
+	Reasons    []threat.Reason    `json:"reasons,omitempty"`
+	Detections []threat.Detection `json:"detections,omitempty"`
+	Workload   string             `json:"workload,omitempty"`
+	Image      string             `json:"image,omitempty"`
+	Layer      string             `json:"layer,omitempty"`
+	Cached     bool               `json:"cached,omitempty"`
+	Summary    *ScanSummary       `json:"summary,omitempty"`
+}
+
+// DecisionRequest is a person's decision on a finding.
+type DecisionRequest struct {
+	Action   threat.Action `json:"action"` // quarantine, delete, kill, allow, or "resolve" / "dismiss" for triage
+	Reason   string        `json:"reason"`
+	AllowFor string        `json:"allow_for,omitempty"` // with allow: a duration such as "720h"
+}
+
+// RestoreRequest asks for a quarantine item to be restored.
+type RestoreRequest struct {
+	Reason   string `json:"reason"`
+	Path     string `json:"path,omitempty"`
+	AllowFor string `json:"allow_for,omitempty"` // allow-list the object so long; without it a still malicious object is refused
+}
+
+// User is a person; Roles are platform, security, auditor, owner.
+type User struct {
+	Name    string    `json:"name"`
+	Roles   []string  `json:"roles"`
+	Tenants []string  `json:"tenants,omitempty"` // for owners
+	Created time.Time `json:"created"`
+}
+
+// Token is an API token; Secret is set only in the answer to its creation.
+type Token struct {
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	User    string    `json:"user"`
+	Expires time.Time `json:"expires"`
+	Created time.Time `json:"created"`
+	Secret  string    `json:"secret,omitempty"`
+}
+
+// Bundle is a published set of signatures.
+type Bundle struct {
+	Epoch      threat.Epoch `json:"epoch"`
+	Created    time.Time    `json:"created"`
+	By         string       `json:"by"`
+	Comment    string       `json:"comment,omitempty"`
+	Rules      int          `json:"rules"`
+	Hashes     int64        `json:"hashes"`
+	Active     bool         `json:"active"`
+	RollbackOf threat.Epoch `json:"rollback_of,omitempty"` // bundle whose content this one repeats
+}
+
+// ImportReport says what an import did, per source.
+type ImportReport struct {
+	Bundle   *Bundle       `json:"bundle,omitempty"` // nil on dry run
+	Rules    int           `json:"rules"`
+	Hashes   int64         `json:"hashes"`
+	Errors   []ImportError `json:"errors,omitempty"`
+	SelfTest string        `json:"self_test"` // passed, failed: why
+}
+
+// ImportError is one rule or line that was refused.
+type ImportError struct {
+	File string `json:"file"`
+	Line int    `json:"line"`
+	Rule string `json:"rule,omitempty"`
+	Text string `json:"text"`
+}
+
+// Status is the answer of /api/v1/status.
+type Status struct {
+	Version    string             `json:"version"`
+	Health     threat.Severity    `json:"health"` // worst condition, informational if none
+	Conditions []threat.Condition `json:"conditions"`
+	Nodes      []Node             `json:"nodes"`
+	Epoch      threat.Epoch       `json:"epoch"`
+	Findings   map[string]int64   `json:"findings"` // by state
+	Quarantine int64              `json:"quarantine"`
+}
+
+// AuditEntry is one leaf of the audit log.
+type AuditEntry struct {
+	Index    int64           `json:"index"`
+	Time     time.Time       `json:"time"`
+	Actor    string          `json:"actor"` // user:NAME, node:NAME, system
+	From     string          `json:"from,omitempty"`
+	Action   string          `json:"action"` // route or event, e.g. "findings.decide"
+	Target   string          `json:"target,omitempty"`
+	Decision string          `json:"decision"` // allowed, denied, failed
+	Reason   string          `json:"reason,omitempty"`
+	Detail   json.RawMessage `json:"detail,omitempty"`
+}
+
+// Problem is RFC 9457 problem+json; Type is stable.
+type Problem struct {
+	Type      string `json:"type"` // e.g. "urn:lazaret:not-found"
+	Title     string `json:"title"`
+	Status    int    `json:"status"`
+	Detail    string `json:"detail,omitempty"`
+	RequestID string `json:"request_id,omitempty"`
+}
+
+// Error implements error with the sentence a user should read.
+func (p *Problem) Error() string {
+	if p.Detail != "" {
+		return p.Detail
+	}
+	return p.Title
+}
