@@ -289,6 +289,150 @@ type AuditEntry struct {
 	Detail   json.RawMessage `json:"detail,omitempty"`
 }
 
+// PolicyResource is a policy as the manager keeps it.
+type PolicyResource struct {
+	Name     string          `json:"name"`
+	Resource json.RawMessage `json:"resource"` // apiVersion, kind, metadata, spec
+	ETag     string          `json:"etag"`     // also the ETag header
+	Version  int64           `json:"version"`  // counts changes, from 1
+	Updated  time.Time       `json:"updated"`
+	By       string          `json:"by"`
+}
+
+// PolicyExplanation says which policy a workload got and why.
+type PolicyExplanation struct {
+	Workload threat.Workload    `json:"workload"`
+	Policy   string             `json:"policy"`
+	Steps    []PolicyConsidered `json:"steps"`
+	Resource json.RawMessage    `json:"resource"` // the policy that applies
+}
+
+// PolicyConsidered is one policy that was looked at.
+type PolicyConsidered struct {
+	Policy  string `json:"policy"`
+	Matched bool   `json:"matched"`
+	Why     string `json:"why"`
+}
+
+// ExplainRequest names the workload to explain, by id or name, or a finding.
+type ExplainRequest struct {
+	Workload string `json:"workload,omitempty"`
+	Finding  string `json:"finding,omitempty"`
+}
+
+// SetupRequest creates the first user; Token comes from the set-up link.
+type SetupRequest struct {
+	Token    string `json:"token"`
+	Name     string `json:"name"`
+	Password string `json:"password"`
+}
+
+// SetupLink is the one-time link to create the first user.
+type SetupLink struct {
+	URL   string `json:"url"`
+	Token string `json:"token"`
+}
+
+// LoginRequest starts a session; the answer sets its cookie.
+type LoginRequest struct {
+	Name     string `json:"name"`
+	Password string `json:"password"`
+}
+
+// Me is who the manager takes the caller for.
+type Me struct {
+	Actor   string   `json:"actor"` // user:NAME, node:NAME
+	Roles   []string `json:"roles"`
+	Tenants []string `json:"tenants,omitempty"`
+}
+
+// UserRequest creates or changes a user. An empty password or absent roles
+// leave them as they are.
+type UserRequest struct {
+	Name     string   `json:"name"`
+	Password string   `json:"password,omitempty"`
+	Roles    []string `json:"roles,omitempty"`
+	Tenants  []string `json:"tenants,omitempty"`
+}
+
+// PasswordRequest changes a password; Old is needed for one's own.
+type PasswordRequest struct {
+	Old string `json:"old,omitempty"`
+	New string `json:"new"`
+}
+
+// TokenRequest creates an API token for the caller, who can do with it what
+// the caller can do.
+type TokenRequest struct {
+	Name string `json:"name"`
+	// For is how long the token is valid, such as "720h"; default 90 days, at
+	// most a year.
+	For string `json:"for,omitempty"`
+}
+
+// PurgeRequest asks for a quarantine item to be deleted for good.
+type PurgeRequest struct {
+	Reason string `json:"reason"`
+}
+
+// ExportRequest asks for a quarantine item as password-protected archive.
+type ExportRequest struct {
+	Reason   string `json:"reason"`
+	Password string `json:"password"`
+}
+
+// RollbackRequest asks for an older bundle's content to be published again.
+type RollbackRequest struct {
+	Epoch  threat.Epoch `json:"epoch"`
+	Reason string       `json:"reason"`
+}
+
+// Accepted answers an action that a node carries out; the result appears in the
+// resource and under /api/v1/commands/{id}.
+type Accepted struct {
+	Command string `json:"command"`
+}
+
+// CommandState is a command with what became of it.
+type CommandState struct {
+	Command
+	Node   string         `json:"node"`
+	State  string         `json:"state"` // pending, done, failed
+	Result *CommandResult `json:"result,omitempty"`
+}
+
+// AuditCheckpoint is the newest signed tree head.
+type AuditCheckpoint struct {
+	Checkpoint string `json:"checkpoint"` // signed note, see golang.org/x/mod/sumdb/note
+	Key        string `json:"key"`        // verifier key
+	Size       int64  `json:"size"`
+}
+
+// AuditProof proves that an entry is in the tree of a checkpoint.
+type AuditProof struct {
+	Index      int64    `json:"index"`
+	Entry      []byte   `json:"entry"` // the leaf's exact bytes
+	Proof      []string `json:"proof"` // hashes, base64, RFC 6962 audit path
+	Checkpoint string   `json:"checkpoint"`
+}
+
+// Names of events on /api/v1/events.
+const (
+	EventFinding    = "finding"    // threat.Finding: new or changed
+	EventQuarantine = "quarantine" // QuarantineItem: new or changed
+	EventCommand    = "command"    // CommandState: a command was answered
+	EventScan       = "scan"       // Scan: progress
+	EventConditions = "conditions" // NodeConditions: a node's conditions changed
+	EventPolicy     = "policy"     // PolicyResource, or its name after deletion
+	EventReset      = "reset"      // events between the given id and this one are gone: read the lists again
+)
+
+// NodeConditions are the conditions of a node.
+type NodeConditions struct {
+	Node       string             `json:"node"`
+	Conditions []threat.Condition `json:"conditions"`
+}
+
 // Problem is RFC 9457 problem+json; Type is stable.
 type Problem struct {
 	Type      string `json:"type"` // e.g. "urn:lazaret:not-found"
