@@ -301,23 +301,21 @@ type PolicyResource struct {
 
 // PolicyExplanation says which policy a workload got and why.
 type PolicyExplanation struct {
-	Workload threat.Workload    `json:"workload"`
-	Policy   string             `json:"policy"`
-	Steps    []PolicyConsidered `json:"steps"`
-	Resource json.RawMessage    `json:"resource"` // the policy that applies
+	Workload threat.Workload `json:"workload"`
+	Policy   string          `json:"policy"`
+	// Considered lists every policy in the order of precedence.
+	Considered []PolicyConsidered `json:"considered"`
+	Resource   json.RawMessage    `json:"resource"` // the policy that applies
 }
 
 // PolicyConsidered is one policy that was looked at.
 type PolicyConsidered struct {
-	Policy  string `json:"policy"`
-	Matched bool   `json:"matched"`
-	Why     string `json:"why"`
-}
-
-// ExplainRequest names the workload to explain, by id or name, or a finding.
-type ExplainRequest struct {
-	Workload string `json:"workload,omitempty"`
-	Finding  string `json:"finding,omitempty"`
+	Policy      string `json:"policy"`
+	Priority    int    `json:"priority"`
+	Specificity int    `json:"specificity"` // number of conditions its selector sets
+	Selected    bool   `json:"selected"`    // the selector matches
+	Applies     bool   `json:"applies"`     // it is the one that applies
+	Why         string `json:"why"`
 }
 
 // SetupRequest creates the first user; Token comes from the set-up link.
@@ -393,6 +391,25 @@ type Accepted struct {
 	Command string `json:"command"`
 }
 
+// NodeToken is the answer to making a node's token.
+type NodeToken struct {
+	Node   string `json:"node"`
+	Secret string `json:"secret"`
+}
+
+// Ready is the answer of /readyz. Conditions are named without their texts:
+// the route is public.
+type Ready struct {
+	Ready      bool     `json:"ready"`
+	Conditions []string `json:"conditions"` // "severity code"
+}
+
+// Version is the answer of /version.
+type Version struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+}
+
 // CommandState is a command with what became of it.
 type CommandState struct {
 	Command
@@ -441,6 +458,12 @@ type Problem struct {
 	Detail    string `json:"detail,omitempty"`
 	RequestID string `json:"request_id,omitempty"`
 }
+
+// GetStatus returns the HTTP status; the name is the web framework's.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType turns JSON's media type into that of a problem document.
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
 
 // Error implements error with the sentence a user should read.
 func (p *Problem) Error() string {
