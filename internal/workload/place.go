@@ -1,0 +1,141 @@
+package workload
+
+import (
+	"fmt"
+	"path"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/lazaret/lazaret/internal/threat"
+	"github.com/lazaret/lazaret/internal/workload/mounts"
+)
+
+// LayerUpper names a container's own, writable layer.
+const LayerUpper = "upper"
+
+// Place is where a file is, for the process that opened it and for the host.
+type Place struct {
+	// Path as the workload sees it.
+	Path string
+	// HostPath is the backing file's path on this host, without symbolic links;
+	// it was checked by device and inode number. Use it with O_NOFOLLOW and
+	// check again: it was true a moment ago.
+	HostPath string
+	// Layer is LayerUpper, the digest of the image layer, or, if the runtime
+	// does not tell digests, a name of the layer's directory. Empty for files
+	// that are in no layer: on the host, or a volume.
+	Layer string
+	// Writable says that the file belongs to this workload and may be removed:
+	// it is not in a read-only image layer, which other containers share.
+	Writable bool
+	// Image of the workload, for files of image layers.
+	Image string
+}
+
+// Location makes the location of a finding. Bytes that are not UTF-8 are
+// written as \xNN.
+func (p Place) Location(w threat.Workload) threat.Location {
+	return threat.Location{
+		Node: w.Node, Workload: w.ID, Path: Printable(p.Path), HostPath: Printable(p.HostPath),
+		Layer: p.Layer, Image: p.Image,
+	}
+}
+
+// Printable escapes bytes that are not UTF-8 as \xNN.
+func Printable(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		if r == utf8.RuneError && n == 1 {
+			fmt.Fprintf(&b, `\x%02x`, s[0])
+		} else {
+			b.WriteString(s[:n])
+		}
+		s = s[n:]
+	}
+	return b.String()
+}
+
+// Locate finds the file dev/ino (of the backing file system, as fstat on the
+// event's descriptor says) that process pid opened; name is the descriptor's
+// path. The error wraps mounts.ErrNotFound if no mount leads to it, for
+// instance because it was unlinked, and os.ErrNotExist if the process is gone;
+// then only name is known.
+func (r *Resolver) Locate(pid int, name string, dev, ino uint64) (Place, error) {
+	m, err := r.mounts.Locate(pid, name, dev, ino)
+	if err != nil {
+		return Place{Path: name}, err
+	}
+	p := Place{Path: m.Path, HostPath: m.HostPath, Writable: true}
+	switch {
+	case m.Layer == "":
+		return p, nil
+	case m.Upper:
+		p.Layer = LayerUpper
+		return p, nil
+	}
+	p.Writable = false
+	p.Layer = r.layer(pid, m, &p)
+	return p, nil
+}
+
+// layer names a read-only layer and sets the image it belongs to.
+func (r *Resolver) layer(pid int, m mounts.Place, p *Place) string {
+	if w, err := r.Process(pid); err == nil {
+		p.Image = w.Image
+		if container, ok := strings.CutPrefix(w.ID, ID("")); ok {
+			if e, ok := r.known(container); ok {
+				for _, dir := range []string{m.LayerName, m.Layer} {
+					if d := e.Layers[dir]; d != "" {
+						return d
+					}
+				}
+			}
+		}
+	}
+	return directoryName(m.Layer)
+}
+
+// known returns a container from an inventory or from an earlier find.
+func (r *Resolver) known(container string) (Entry, bool) {
+	e, ok := r.Entry(container)
+	if ok && e.Layers != nil {
+		return e, true
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if f, found := r.found[container]; found {
+		return f, true
+	}
+	return e, ok
+}
+
+// directoryName names a layer by its directory: ".../snapshots/12/fs" and
+// ".../overlay2/ID/diff" become "snapshots/12" and "overlay2/ID".
+func directoryName(dir string) string {
+	id := path.Dir(dir)
+	if base := path.Base(dir); base != "fs" && base != "diff" {
+		id = dir
+	}
+	return path.Join(path.Base(path.Dir(id)), path.Base(id))
+}
+
+// Roots are the directories where container runtimes keep layers and volumes.
+func Roots() []string {
+	return []string{"/var/lib/containerd", "/var/lib/docker", "/var/lib/containers", "/var/lib/kubelet", "/var/lib/rancher"}
+}
+
+// Backing returns the host's file systems that hold files of containers: the
+// ones to put marks on. Errors come together with what was found.
+func (r *Resolver) Backing() ([]mounts.FileSystem, error) {
+	var pids []int
+	for _, e := range r.Entries() {
+		if e.PID > 0 {
+			pids = append(pids, e.PID)
+		}
+	}
+	return r.mounts.Backing(append(Roots(), r.cfg.Roots...), pids)
+}
