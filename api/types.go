@@ -181,6 +181,8 @@ type ScanSummary struct {
 	Partial    int64 `json:"partial"`
 	Errors     int64 `json:"errors"`
 	Skipped    int64 `json:"skipped"` // FIFOs, sockets, devices
+	// Total is an estimate of the files to see, while the scan runs; 0: unknown.
+	Total int64 `json:"total,omitempty"`
 	// Elapsed in nanoseconds.
 	Elapsed time.Duration `json:"elapsed"`
 	Epoch   threat.Epoch  `json:"epoch"`

@@ -28,6 +28,9 @@ type Options struct {
 	// Durable makes every commit survive a power cut (synchronous=FULL). Without
 	// it a commit survives kill -9 but the last ones may be lost with the power.
 	Durable bool
+	// SkipCheck leaves out the check of the whole file at opening. Only for
+	// caches whose rows carry checksums.
+	SkipCheck bool
 	// Migrations are goose SQL files at the root of the file system.
 	Migrations fs.FS
 }
@@ -58,25 +61,27 @@ func Open(ctx context.Context, path string, o Options) (*sql.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening database %s: %w", path, err)
 	}
-	if err := prepare(ctx, db, o.Migrations); err != nil {
+	if err := prepare(ctx, db, o); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("opening database %s: %w", path, Classify(err))
 	}
 	return db, nil
 }
 
-func prepare(ctx context.Context, db *sql.DB, migrations fs.FS) error {
-	var answer string
-	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&answer); err != nil {
-		return err
+func prepare(ctx context.Context, db *sql.DB, o Options) error {
+	if !o.SkipCheck {
+		var answer string
+		if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&answer); err != nil {
+			return err
+		}
+		if answer != "ok" {
+			return fmt.Errorf("%w: %s", ErrCorrupt, strings.TrimSpace(answer))
+		}
 	}
-	if answer != "ok" {
-		return fmt.Errorf("%w: %s", ErrCorrupt, strings.TrimSpace(answer))
-	}
-	if migrations == nil {
+	if o.Migrations == nil {
 		return nil
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, migrations)
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, o.Migrations)
 	if err != nil {
 		return fmt.Errorf("reading migrations: %w", err)
 	}

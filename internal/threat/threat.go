@@ -175,6 +175,7 @@ const (
 	ReasonChanged        = "changed"         // content changed while it was inspected
 	ReasonEngineCrashed  = "engine_crashed"  // the content crashed the engine, twice
 	ReasonEngineTimeout  = "engine_timeout"  // the watchdog ended the engine
+	ReasonEngineFailed   = "engine_failed"   // the engine could not be asked
 	ReasonNotRegular     = "not_regular"     // FIFO, socket, device: never opened
 	ReasonNoSignatures   = "no_signatures"   // no bundle is active
 	ReasonSparseOverlong = "sparse_overlong" // sparse beyond what is inspected
