@@ -139,7 +139,7 @@ type Governor struct {
 	// ActionsPerMinute is how many automatic actions this policy may cause on a
 	// node per minute.
 	ActionsPerMinute int `yaml:"actionsPerMinute"`
-	// MaxWorkloads is the number of workloads an object may be present in before
+	// MaxWorkloads is the number of workloads with the object from which on
 	// acting on it waits.
 	MaxWorkloads int `yaml:"maxWorkloads"`
 }
