@@ -27,13 +27,19 @@ type FileKey struct {
 	Size  int64
 }
 
-// File is an access to a regular file of a protected file system.
+// File is an access to a regular file of a protected file system. Its
+// descriptors belong to the driver, which closes them when the handler returns.
 type File struct {
-	Op   Op
-	PID  int      // thread group id of the process, in the host's pid namespace
-	File *os.File // opened read-only by the kernel; the receiver of the event closes it through Answer or Done
-	Key  FileKey
-	Mode uint32 // st_mode
-	Path string // the descriptor's path; relative to the layer for container files
-	Time time.Time
+	Op    Op
+	PID   int      // thread group id of the process, in the host's pid namespace
+	PIDFD int      // descriptor of that process, -1 if there is none
+	File  *os.File // opened read-only by the kernel; read it with ReadAt, never reopen it
+	Key   FileKey
+	// Unstable says that somebody has the file open for writing: its content
+	// may change while Key stays the same (a store to a shared mapping), so a
+	// verdict must not be kept under Key.
+	Unstable bool
+	Mode     uint32 // st_mode
+	Path     string // the descriptor's path; relative to the layer for container files
+	Time     time.Time
 }
