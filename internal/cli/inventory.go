@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lazaret/lazaret/api"
+	"github.com/lazaret/lazaret/internal/cli/output"
+	"github.com/lazaret/lazaret/internal/threat"
+)
+
+func (a *app) workloadCommand() *cobra.Command {
+	c := &cobra.Command{Use: "workload", Short: "What is protected: containers, virtual machines, hosts"}
+	c.AddCommand(&cobra.Command{
+		Use: "list", Short: "List workloads", Args: cobra.NoArgs,
+		Example: `  lazaret workload list`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withClient(func(client *api.Client) error {
+				list, err := collect[threat.Workload](c.Context(), client, api.Prefix+"/workloads", 0)
+				if err != nil {
+					return err
+				}
+				return a.print(list, func(w *output.Writer) {
+					w.Row("ID", "KIND", "NAME", "IMAGE", "POD", "RUNTIME", "NODE")
+					for _, x := range list {
+						w.Row(x.ID, x.Kind, x.Name, x.Image, x.Pod, x.Runtime, x.Node)
+					}
+				})
+			})
+		},
+	})
+	return c
+}
+
+func (a *app) nodeCommand() *cobra.Command {
+	c := &cobra.Command{Use: "node", Short: "Hosts that run Lazaret"}
+	c.AddCommand(&cobra.Command{
+		Use: "list", Short: "List nodes", Args: cobra.NoArgs,
+		Example: `  lazaret node list`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withClient(func(client *api.Client) error {
+				list, err := collect[api.Node](c.Context(), client, api.Prefix+"/nodes", 0)
+				if err != nil {
+					return err
+				}
+				return a.print(list, func(w *output.Writer) { drawNodes(w, list) })
+			})
+		},
+	})
+	return c
+}
+
+func drawNodes(w *output.Writer, list []api.Node) {
+	w.Row("NODE", "VERSION", "EPOCH", "WORKLOADS", "PROTECTED", "CONDITIONS", "LAST SEEN")
+	for _, n := range list {
+		w.Row(n.Name, n.Report.Version, n.Report.Epoch, len(n.Report.Workloads), fmt.Sprint(n.Report.Protected), len(n.Report.Conditions), short(n.LastSeen))
+	}
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "What is protected, what was found, what is wrong", Args: cobra.NoArgs,
+		Long: `Show health, conditions with advice, nodes and counts. A condition is something
+you should know: protection is degraded, signatures are old, events were lost.`,
+		Example: `  lazaret status
+  lazaret status -o json | jq .conditions`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withClient(func(client *api.Client) error {
+				var s api.Status
+				if err := client.Get(c.Context(), api.Prefix+"/status", &s); err != nil {
+					return err
+				}
+				return a.print(s, func(w *output.Writer) { drawStatus(w, &s) })
+			})
+		},
+	}
+}
+
+func drawStatus(w *output.Writer, s *api.Status) {
+	health := "good"
+	if len(s.Conditions) > 0 {
+		health = fmt.Sprintf("%d conditions, worst %s", len(s.Conditions), s.Health)
+	}
+	w.Row("Health", health)
+	w.Row("Signatures", fmt.Sprintf("bundle %d", s.Epoch))
+	w.Row("Findings", fmt.Sprintf("%d open, %d waiting for a decision, %d contained", s.Findings["open"], s.Findings["waiting"], s.Findings["contained"]))
+	w.Row("Quarantine", fmt.Sprintf("%d items", s.Quarantine))
+	w.Line("")
+	drawNodes(w, s.Nodes)
+	for _, c := range s.Conditions {
+		w.Line("")
+		w.Line("%s (%s, since %s)", c.Code, c.Severity, short(c.Since))
+		w.Line("  %s", c.Text)
+		if c.Advice != "" {
+			w.Line("  → %s", c.Advice)
+		}
+	}
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Example: `  lazaret version`,
+		RunE: func(*cobra.Command, []string) error {
+			return a.print(map[string]string{"version": a.Version}, func(w *output.Writer) { w.Line("lazaret %s", a.Version) })
+		},
+	}
+}

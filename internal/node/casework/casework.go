@@ -1,0 +1,189 @@
+// Package casework turns accesses and scan results into findings: recorded
+// durably first, then acted upon, then reported. It also carries out what
+// people decide about them.
+package casework
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/lazaret/lazaret/api"
+	"github.com/lazaret/lazaret/internal/condition"
+	"github.com/lazaret/lazaret/internal/node/guard"
+	"github.com/lazaret/lazaret/internal/policy"
+	"github.com/lazaret/lazaret/internal/response"
+	"github.com/lazaret/lazaret/internal/threat"
+)
+
+// Records is the durable store of findings; the node's spool.
+type Records interface {
+	Record(ctx context.Context, f *threat.Finding) (known bool, err error)
+	Update(ctx context.Context, f *threat.Finding) error
+	AddItem(ctx context.Context, i api.QuarantineItem) error
+}
+
+// Responder carries decisions out.
+type Responder interface {
+	Apply(ctx context.Context, f threat.Finding, d policy.Decision, t response.Target) threat.Finding
+	Decide(ctx context.Context, f threat.Finding, action threat.Action, by, reason string, t response.Target) threat.Finding
+}
+
+// Items reads the vault.
+type Items interface {
+	Get(ctx context.Context, id string) (response.Item, error)
+}
+
+// Config of a Desk. All fields are required.
+type Config struct {
+	Records    Records
+	Responder  Responder
+	Items      Items
+	Conditions *condition.Set
+	Logger     *slog.Logger
+}
+
+// Desk implements guard.Cases.
+type Desk struct {
+	Config
+	queue chan guard.Case
+}
+
+// queued bounds cases whose response has not started. A case that finds the
+// queue full waits for a person: its finding says so.
+const queued = 1024
+
+// New returns a desk; Run makes it act.
+func New(c Config) *Desk { return &Desk{Config: c, queue: make(chan guard.Case, queued)} }
+
+// Open records the finding and queues its response. When it returns without an
+// error, the finding survives a crash.
+func (d *Desk) Open(ctx context.Context, c guard.Case) error {
+	// A caller in a hurry must not leave the access without a record.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if _, err := d.Records.Record(ctx, &c.Finding); err != nil {
+		return err
+	}
+	select {
+	case d.queue <- c:
+		return nil
+	default:
+	}
+	c.Finding.State = threat.Waiting
+	c.Finding.Decisions = append(c.Finding.Decisions, threat.Decision{
+		Action: threat.Quarantine, By: "policy:" + c.Finding.Policy, At: time.Now().UTC(), Result: response.ResultPending,
+		Reason: "too many findings at once", Detail: "access stays denied; decide by hand",
+	})
+	return d.Records.Update(ctx, &c.Finding)
+}
+
+// Run carries responses out, one after the other, until ctx ends.
+func (d *Desk) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case c := <-d.queue:
+			d.act(ctx, c)
+		}
+	}
+}
+
+// maxDecisions bounds the history of a finding that comes back for ever; the
+// first ones and the last ones are kept.
+const maxDecisions = 60
+
+func (d *Desk) act(ctx context.Context, c guard.Case) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	f := d.Responder.Apply(ctx, c.Finding, c.Decision, target(c))
+	if err := d.store(ctx, &f); err != nil {
+		d.Logger.ErrorContext(ctx, "response was carried out but not recorded", slog.String("finding", f.ID), slog.Any("error", err))
+		d.Conditions.Raise(threat.Condition{
+			Code: "response_not_recorded", Severity: threat.High,
+			Text:   "What was done about a finding could not be stored: " + err.Error(),
+			Advice: "Free space in the state directory.",
+		})
+	}
+}
+
+func target(c guard.Case) response.Target {
+	t := response.Target{Path: c.Place.Path, HostPath: c.Place.HostPath, ImageLayer: !c.Place.Writable}
+	if c.Finding.Workload.Kind == threat.KindContainer {
+		t.PID = c.PID
+		if c.Finding.Process != nil {
+			t.Start = c.Finding.Process.Start
+		}
+	}
+	return t
+}
+
+// store writes the finding and the quarantine item it led to.
+func (d *Desk) store(ctx context.Context, f *threat.Finding) error {
+	if n := len(f.Decisions); n > maxDecisions {
+		f.Decisions = append(f.Decisions[:10:10], f.Decisions[n-maxDecisions+10:]...)
+	}
+	if err := d.Records.Update(ctx, f); err != nil {
+		return err
+	}
+	if f.VaultID == "" {
+		return nil
+	}
+	return d.Item(ctx, f.VaultID)
+}
+
+// Item reports a quarantine item's present state.
+func (d *Desk) Item(ctx context.Context, id string) error {
+	item, err := d.Items.Get(ctx, id)
+	if errors.Is(err, response.ErrNoItem) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reporting quarantine item %s: %w", id, err)
+	}
+	return d.Records.AddItem(ctx, item.QuarantineItem)
+}
+
+// Decide carries a person's decision out and stores the finding.
+func (d *Desk) Decide(ctx context.Context, f threat.Finding, action threat.Action, by, reason string) (threat.Finding, error) {
+	t := response.Target{Path: f.Location.Path, HostPath: f.Location.HostPath, ImageLayer: f.Location.Layer != "" && f.Location.Layer != "upper"}
+	if f.Process != nil && f.Workload.Kind == threat.KindContainer {
+		t.PID, t.Start = f.Process.PID, f.Process.Start
+	}
+	f = d.Responder.Decide(ctx, f, action, by, reason, t)
+	if err := d.store(ctx, &f); err != nil {
+		return f, err
+	}
+	if last := f.Decisions[len(f.Decisions)-1]; last.Result == response.ResultFailed {
+		return f, errors.New(last.Detail)
+	}
+	return f, nil
+}
+
+// Recovered updates the findings whose quarantine a crash had interrupted.
+func (d *Desk) Recovered(ctx context.Context, find func(ctx context.Context, id string) (threat.Finding, bool, error), all []response.Recovered) error {
+	for i := range all {
+		item := &all[i].Item
+		if f, ok, err := find(ctx, item.Finding); err != nil {
+			return err
+		} else if ok && all[i].What == "quarantine" {
+			rec := threat.Decision{Action: threat.Quarantine, By: "policy:" + f.Policy, At: time.Now().UTC(), Reason: "finished after a restart", Result: response.ResultDone}
+			if all[i].Done {
+				f.VaultID, f.State = item.ID, threat.Contained
+			} else {
+				rec.Result, rec.Reason = response.ResultFailed, "the service stopped before the file was safe in the vault"
+			}
+			f.Decisions = append(f.Decisions, rec)
+			if err := d.Records.Update(ctx, &f); err != nil {
+				return err
+			}
+		}
+		if err := d.Item(ctx, item.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}

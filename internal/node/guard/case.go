@@ -1,0 +1,61 @@
+package guard
+
+import (
+	"strings"
+	"time"
+
+	"github.com/lazaret/lazaret/internal/event"
+	"github.com/lazaret/lazaret/internal/policy"
+	"github.com/lazaret/lazaret/internal/scan"
+	"github.com/lazaret/lazaret/internal/threat"
+	"github.com/lazaret/lazaret/internal/workload"
+)
+
+// newCase puts together what is known about an access that is not clean, while
+// its process still waits: who, where, what, and what the policy says.
+func (g *Guard) newCase(ev *event.File, w threat.Workload, p *policy.Policy, r *scan.Report) *Case {
+	place, err := g.Who.Locate(ev.PID, ev.Path, ev.Key.Dev, ev.Key.Ino)
+	if err != nil && place.Path == "" {
+		place = workload.Place{Path: ev.Path}
+	}
+	c := &Case{Key: ev.Key, PID: ev.PID, Place: place, Finding: threat.Finding{
+		Time: ev.Time, LastSeen: ev.Time, Node: g.Node, Workload: w, Object: r.Hash, Size: r.Size,
+		Location: place.Location(w), Trigger: string(ev.Op), Verdict: r.Verdict, Severity: r.Severity(),
+		Epoch: r.Epoch, Policy: p.Name(), State: threat.Open, Count: 1,
+	}}
+	Describe(&c.Finding, r.Objects)
+	if process, err := g.Who.Describe(ev.PID); err == nil {
+		c.Finding.Process = &process
+	}
+	c.Decision = p.Decide(&policy.Input{
+		Workload: w, Verdict: r.Verdict, Severity: c.Finding.Severity, Location: c.Finding.Location,
+		Hash: r.Hash, Detections: c.Finding.Detections, Allowed: g.Allowed(r.Hash), Now: time.Now(),
+	})
+	return c
+}
+
+// Describe copies detections and reasons of all objects of a file into a
+// finding; its member is the first that matched.
+func Describe(f *threat.Finding, objects []threat.Object) {
+	seen := map[string]bool{}
+	for i := range objects {
+		o := &objects[i]
+		for _, d := range o.Detections {
+			if f.Member == "" && o.Member != "" {
+				f.Member = o.Member
+			}
+			if !seen[d.Engine+d.Signature] {
+				seen[d.Engine+d.Signature] = true
+				f.Detections = append(f.Detections, d)
+			}
+		}
+		f.Reasons = append(f.Reasons, o.Reasons...)
+	}
+	if len(f.Reasons) > maxReasons {
+		f.Reasons = f.Reasons[:maxReasons]
+	}
+	f.Member = strings.ToValidUTF8(f.Member, "\uFFFD")
+}
+
+// maxReasons bounds what an archive with thousands of unreadable members adds.
+const maxReasons = 20
