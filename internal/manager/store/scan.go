@@ -6,10 +6,12 @@ import (
 	"github.com/lazaret/lazaret/api"
 )
 
-// AddScan stores a scan asked for here.
-func (t *Tx) AddScan(ctx context.Context, s api.Scan) error {
-	_, err := t.PutScan(ctx, "", s)
-	return err
+// AddScan stores a scan asked for here, with the command that starts it.
+func (t *Tx) AddScan(ctx context.Context, s api.Scan, command string) error {
+	if _, err := t.PutScan(ctx, "", s); err != nil {
+		return err
+	}
+	return t.change(ctx, "scan "+s.ID, "UPDATE scan SET command = ? WHERE id = ?", command, s.ID)
 }
 
 // PutScan stores a scan's progress as its node reported it; the newest batch
@@ -28,6 +30,11 @@ func (t *Tx) PutScan(ctx context.Context, batch string, s api.Scan) (bool, error
 // Scan returns one scan.
 func (r Reader) Scan(ctx context.Context, id string) (api.Scan, error) {
 	return one[api.Scan](ctx, r.q, "scan "+id, "SELECT body FROM scan WHERE id = ?", id)
+}
+
+// ScanOfCommand returns the scan a command shall start.
+func (r Reader) ScanOfCommand(ctx context.Context, command string) (api.Scan, error) {
+	return one[api.Scan](ctx, r.q, "scan of command "+command, "SELECT body FROM scan WHERE command = ?", command)
 }
 
 // Scans returns one page, newest first, and the cursor of the next.

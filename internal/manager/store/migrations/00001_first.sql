@@ -112,9 +112,11 @@ CREATE TABLE scan (
   id TEXT PRIMARY KEY,
   node TEXT NOT NULL,
   batch TEXT NOT NULL DEFAULT '',
+  command TEXT NOT NULL DEFAULT '',
   state TEXT NOT NULL,
   body TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX scan_command ON scan (command);
 
 CREATE TABLE allowed (
   object TEXT PRIMARY KEY,
