@@ -11,11 +11,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/lazaret/lazaret/internal/condition"
 	"github.com/lazaret/lazaret/internal/engine"
+	"github.com/lazaret/lazaret/internal/event"
 	"github.com/lazaret/lazaret/internal/scan/target"
 	"github.com/lazaret/lazaret/internal/threat"
 )
@@ -104,3 +106,5 @@ func write(t testing.TB, path, content string) {
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
 }
+
+func keyAt(ctime time.Time) event.FileKey { return event.FileKey{Ino: 1, CTime: ctime.UnixNano()} }
