@@ -162,23 +162,24 @@ type Reason struct {
 
 // Reason codes.
 const (
-	ReasonEncrypted      = "encrypted"       // content is encrypted and no key is known
-	ReasonTooLarge       = "too_large"       // larger than the size limit
-	ReasonLimitDepth     = "limit_depth"     // nested deeper than the limit
-	ReasonLimitMembers   = "limit_members"   // more members than the limit
-	ReasonLimitTotal     = "limit_total"     // unpacked size over the limit
-	ReasonLimitRatio     = "limit_ratio"     // compression ratio over the limit
-	ReasonLimitTime      = "limit_time"      // inspection time over the limit
-	ReasonDamaged        = "damaged"         // the container format is broken
-	ReasonUnknownMethod  = "unknown_method"  // a compression or container method we do not know
-	ReasonUnreadable     = "unreadable"      // reading failed (permissions, I/O error)
-	ReasonChanged        = "changed"         // content changed while it was inspected
-	ReasonEngineCrashed  = "engine_crashed"  // the content crashed the engine, twice
-	ReasonEngineTimeout  = "engine_timeout"  // the watchdog ended the engine
-	ReasonEngineFailed   = "engine_failed"   // the engine could not be asked
-	ReasonNotRegular     = "not_regular"     // FIFO, socket, device: never opened
-	ReasonNoSignatures   = "no_signatures"   // no bundle is active
-	ReasonSparseOverlong = "sparse_overlong" // sparse beyond what is inspected
+	ReasonEncrypted         = "encrypted"          // content is encrypted and no key is known
+	ReasonTooLarge          = "too_large"          // larger than the size limit
+	ReasonLimitDepth        = "limit_depth"        // nested deeper than the limit
+	ReasonLimitMembers      = "limit_members"      // more members than the limit
+	ReasonLimitTotal        = "limit_total"        // unpacked size over the limit
+	ReasonLimitRatio        = "limit_ratio"        // compression ratio over the limit
+	ReasonLimitTime         = "limit_time"         // inspection time over the limit
+	ReasonDamaged           = "damaged"            // the container format is broken
+	ReasonUnknownMethod     = "unknown_method"     // a compression or container method we do not know
+	ReasonUnreadable        = "unreadable"         // reading failed (permissions, I/O error)
+	ReasonChanged           = "changed"            // content changed while it was inspected
+	ReasonEngineCrashed     = "engine_crashed"     // the content crashed the engine, twice
+	ReasonEngineTimeout     = "engine_timeout"     // the watchdog ended the engine
+	ReasonEngineFailed      = "engine_failed"      // the engine could not be asked
+	ReasonEngineUnavailable = "engine_unavailable" // no engine process could be started
+	ReasonNotRegular        = "not_regular"        // FIFO, socket, device: never opened
+	ReasonNoSignatures      = "no_signatures"      // no bundle is active
+	ReasonSparseOverlong    = "sparse_overlong"    // sparse beyond what is inspected
 )
 
 // Location is where an object was seen.

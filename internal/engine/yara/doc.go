@@ -19,5 +19,5 @@ package yara
 // With -static the linker also warns that libcrypto can call getaddrinfo and
 // dlopen; the sandbox forbids both, and libyara uses neither.
 
-// #cgo yara_static LDFLAGS: -static -llzma -lbz2 -lz -Wl,--no-warnings
+// #cgo yara_static LDFLAGS: -static -Wl,--start-group -lyara -lmagic -ljansson -lcrypto -llzma -lbz2 -lz -lm -Wl,--end-group
 import "C"

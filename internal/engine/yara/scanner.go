@@ -17,8 +17,9 @@ import (
 // Scanner matches content against compiled rules. It is an engine.Engine: one
 // goroutine at a time.
 type Scanner struct {
-	sets [len(ruleset.Classes)]*set
-	hits []goyara.Rule
+	sets  [len(ruleset.Classes)]*set
+	hits  []goyara.Rule
+	count int
 }
 
 // set is one class's rules with the scanner that is reused for every object.
@@ -36,6 +37,7 @@ const softTimeout = 30 * time.Second
 // reader have no rules: nothing matches there.
 func Load(readers map[ruleset.Class]io.Reader) (*Scanner, error) {
 	s := &Scanner{}
+	names := map[string]bool{}
 	for class, r := range readers {
 		rules, err := goyara.ReadRules(r)
 		if err != nil {
@@ -43,8 +45,14 @@ func Load(readers map[ruleset.Class]io.Reader) (*Scanner, error) {
 			return nil, fmt.Errorf("loading the compiled rules of class %s: %w", class, err)
 		}
 		s.sets[class] = &set{rules: rules}
-		if len(rules.GetRules()) == 0 {
+		list := rules.GetRules()
+		if len(list) == 0 {
 			continue // a scan would still walk the data for nothing
+		}
+		for _, r := range list {
+			if !r.IsPrivate() {
+				names[r.Namespace()+"/"+r.Identifier()] = true
+			}
 		}
 		scanner, err := goyara.NewScanner(rules)
 		if err != nil {
@@ -53,6 +61,7 @@ func Load(readers map[ruleset.Class]io.Reader) (*Scanner, error) {
 		}
 		s.sets[class].scanner = scanner.SetFlags(goyara.ScanFlagsFastMode).SetCallback(s)
 	}
+	s.count = len(names)
 	return s, nil
 }
 

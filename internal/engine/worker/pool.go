@@ -1,0 +1,247 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lazaret/lazaret/internal/engine"
+	"github.com/lazaret/lazaret/internal/threat"
+)
+
+// ErrClosed is returned by a pool that was closed.
+var ErrClosed = errors.New("the worker pool is closed")
+
+// Config describes a pool.
+type Config struct {
+	Program string       // path of lazaret-engine
+	Args    []string     // default: worker
+	Bundle  string       // directory of compiled signatures; empty: none yet, every file is partial
+	Epoch   threat.Epoch // of Bundle
+
+	Processes   int           // default: number of CPUs
+	MemoryLimit int64         // resident bytes of one worker, default 512 MiB
+	UID, GID    int           // of workers started by root, default 65534
+	Limits      engine.Limits // for fields that Inspect's limits leave zero
+	Grace       time.Duration // between a file's time limit and SIGKILL, default 3 s
+	Lazy        bool          // start a worker with its first file
+	Logger      *slog.Logger  // default: discard
+}
+
+// Pool implements engine.Inspector with sandboxed processes. It is safe for
+// concurrent use; Close it.
+type Pool struct {
+	config  Config
+	log     *slog.Logger
+	spawner *spawner
+	queue   chan *task
+	slots   []*slot
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	swap   sync.Mutex // one Swap at a time
+	bundle atomic.Pointer[bundle]
+
+	inspected, crashes, timeouts, restarts atomic.Uint64
+	lastError                              atomic.Pointer[string]
+}
+
+// New starts a pool. Unless it is lazy, all workers are ready when New returns,
+// and signatures that cannot be loaded are its error.
+func New(c Config) (*Pool, error) {
+	if c.Processes <= 0 {
+		c.Processes = runtime.NumCPU()
+	}
+	if c.MemoryLimit <= 0 {
+		c.MemoryLimit = 512 << 20
+	}
+	if c.Grace <= 0 {
+		c.Grace = 3 * time.Second
+	}
+	if len(c.Args) == 0 {
+		c.Args = []string{"worker"}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.Limits = c.Limits.WithDefaults()
+	s, err := newSpawner(c.Program, c.UID, c.GID)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{config: c, log: c.Logger, spawner: s, queue: make(chan *task)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	for range c.Processes {
+		p.slots = append(p.slots, &slot{pool: p, replace: make(chan *process)})
+	}
+	if c.Bundle != "" {
+		b, err := openBundle(c.Bundle, c.Epoch)
+		if err != nil {
+			p.Close()
+			return nil, err
+		}
+		p.bundle.Store(b)
+		if !c.Lazy {
+			for _, s := range p.slots {
+				if s.process, err = p.start(p.ctx, b); err != nil {
+					p.Close()
+					return nil, fmt.Errorf("starting a worker: %w", err)
+				}
+				s.publish()
+			}
+		}
+	}
+	for _, s := range p.slots {
+		p.wg.Go(s.run)
+	}
+	p.wg.Go(p.watchMemory)
+	return p, nil
+}
+
+// Inspect implements engine.Inspector. The descriptor must not be writable: it
+// goes to a process that may have been taken over by what it reads.
+func (p *Pool) Inspect(ctx context.Context, f *os.File, limits engine.Limits) (*engine.Result, error) {
+	start := time.Now()
+	if err := checkReadOnly(f); err != nil {
+		return nil, err
+	}
+	b := p.bundle.Load()
+	if b == nil {
+		return p.without(ctx, f, 0, threat.Partial, threat.ReasonNoSignatures, "no signatures are active", nil, start)
+	}
+	t := &task{ctx: ctx, file: f, limits: p.withDefaults(limits)}
+	for attempt := 1; ; attempt++ {
+		o, err := p.try(t)
+		if err != nil {
+			return nil, err
+		}
+		switch o.kind {
+		case finished:
+			p.inspected.Add(1)
+			if len(o.objects) == 0 {
+				return p.without(ctx, f, o.epoch, threat.Error, threat.ReasonUnreadable, o.text, nil, start)
+			}
+			if o.text != "" {
+				mark(&o.objects[0], threat.Partial, threat.ReasonUnreadable, o.text)
+			}
+			return &engine.Result{Objects: o.objects, Epoch: o.epoch, Elapsed: o.elapsed}, nil
+		case late:
+			p.timeouts.Add(1)
+			return p.without(ctx, f, o.epoch, threat.Partial, threat.ReasonEngineTimeout, o.text, o.objects, start)
+		case unavailable:
+			return p.without(ctx, f, b.epoch, threat.Error, threat.ReasonEngineUnavailable, o.text, nil, start)
+		case crashed:
+			p.crashes.Add(1)
+			if attempt < 2 {
+				// Perhaps it was not this file that damaged the worker: once
+				// more in one that has seen nothing else.
+				t.alone = true
+				continue
+			}
+			return p.without(ctx, f, o.epoch, threat.Suspicious, threat.ReasonEngineCrashed, o.text, o.objects, start)
+		}
+	}
+}
+
+// try gives the task to a worker and waits for what comes of it.
+func (p *Pool) try(t *task) (outcome, error) {
+	t.done = make(chan outcome, 1)
+	select {
+	case p.queue <- t:
+	case <-t.ctx.Done():
+		return outcome{}, t.ctx.Err()
+	case <-p.ctx.Done():
+		return outcome{}, ErrClosed
+	}
+	select {
+	case o := <-t.done:
+		if o.kind == cancelled {
+			return o, t.reason(p)
+		}
+		return o, nil
+	case <-t.ctx.Done():
+		return outcome{}, t.ctx.Err()
+	}
+}
+
+// reason says why a task was cancelled.
+func (t *task) reason(p *Pool) error {
+	switch {
+	case p.ctx.Err() != nil:
+		return ErrClosed
+	case t.ctx.Err() != nil:
+		return t.ctx.Err()
+	}
+	return fmt.Errorf("inspecting %s: %w", t.file.Name(), os.ErrClosed)
+}
+
+func (p *Pool) withDefaults(l engine.Limits) engine.Limits {
+	d := p.config.Limits
+	if l == (engine.Limits{}) {
+		return d
+	}
+	pick := func(v *int64, def int64) {
+		if *v <= 0 {
+			*v = def
+		}
+	}
+	if l.Depth <= 0 {
+		l.Depth = d.Depth
+	}
+	if l.Members <= 0 {
+		l.Members = d.Members
+	}
+	if l.Time <= 0 {
+		l.Time = d.Time
+	}
+	pick(&l.MemberSize, d.MemberSize)
+	pick(&l.Total, d.Total)
+	pick(&l.Ratio, d.Ratio)
+	pick(&l.RatioAfter, d.RatioAfter)
+	pick(&l.Buffer, d.Buffer)
+	return l
+}
+
+func checkReadOnly(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("using the descriptor of %s: %w", f.Name(), err)
+	}
+	var flags int
+	var failed error
+	if err := raw.Control(func(fd uintptr) { flags, failed = unix.FcntlInt(fd, unix.F_GETFL, 0) }); err != nil {
+		failed = err
+	}
+	if failed != nil {
+		return fmt.Errorf("using the descriptor of %s: %w", f.Name(), failed)
+	}
+	if flags&unix.O_ACCMODE != unix.O_RDONLY {
+		return fmt.Errorf("inspecting %s: the descriptor is not read-only", f.Name())
+	}
+	return nil
+}
+
+// Close kills all workers and waits until they are gone. Inspections under way
+// return ErrClosed.
+func (p *Pool) Close() error {
+	p.cancel()
+	p.wg.Wait()
+	for _, s := range p.slots {
+		s.drop()
+	}
+	p.spawner.close()
+	if b := p.bundle.Load(); b != nil {
+		b.close()
+	}
+	return nil
+}
