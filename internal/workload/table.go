@@ -79,20 +79,20 @@ func (t *Table) Remove(id string) {
 	}
 }
 
-// Replace makes the table hold exactly these containers, as after a new
-// connection to the runtime.
+// Replace makes the table hold exactly these containers, as after a listing;
+// changes are told only of those that differ.
 func (t *Table) Replace(entries []Entry) {
 	keep := map[string]bool{}
 	for _, e := range entries {
 		keep[e.Container] = true
+		if old, ok := t.Entry(e.Container); !ok || !old.Equal(e) {
+			t.Put(e)
+		}
 	}
 	for _, id := range t.ids() {
 		if !keep[id] {
 			t.Remove(id)
 		}
-	}
-	for _, e := range entries {
-		t.Put(e)
 	}
 }
 
@@ -131,4 +131,13 @@ func (t *Table) Workloads() []threat.Workload {
 func (t *Table) ByContainer(id string) (threat.Workload, bool) {
 	e, ok := t.Entry(id)
 	return e.Workload, ok
+}
+
+// Equal reports whether two entries say the same.
+func (e Entry) Equal(o Entry) bool {
+	a, b := e.Workload, o.Workload
+	same := maps.Equal(a.Labels, b.Labels) && maps.Equal(e.Layers, o.Layers) &&
+		e.Container == o.Container && e.PID == o.PID && e.Cgroup == o.Cgroup
+	return same && a.ID == b.ID && a.Name == b.Name && a.Tenant == b.Tenant && a.Runtime == b.Runtime &&
+		a.Image == b.Image && a.Pod == b.Pod && a.Namespace == b.Namespace
 }
