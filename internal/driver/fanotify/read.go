@@ -50,6 +50,30 @@ func (d *Driver) read(ctx context.Context) error {
 			d.dispatch(ctx, e)
 		}
 	}
+	return d.finish(buf)
+}
+
+// finish answers what waits in the kernel's queue when the driver ends on
+// purpose, by the fail mode; a flood ends it after a second.
+func (d *Driver) finish(buf []byte) error {
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		n, err := unix.Read(d.cfg.Group.fd, buf)
+		if err != nil || n <= 0 {
+			return d.readError(err)
+		}
+		for b := buf[:n]; len(b) > 0; {
+			var e Event
+			if e, b, err = Parse(b); err != nil {
+				return err
+			}
+			if e.FD >= 0 && e.Permission() {
+				d.count.events.Add(1)
+				d.conclude(e, d.own(e.PID) || !d.closed.Load())
+				continue
+			}
+			e.Close()
+		}
+	}
 	return nil
 }
 
