@@ -82,7 +82,7 @@ type Service struct {
 	life   context.Context
 	end    context.CancelFunc
 	files  group[fileFlight, Report]
-	bodies group[bodyFlight, *engine.Result]
+	bodies group[bodyFlight, *finding]
 	// forgets counts Forget calls by inode, so that an inspection under way
 	// then does not bring the forgotten version back.
 	forgets [256]atomic.Uint32
@@ -92,6 +92,13 @@ type Service struct {
 type fileFlight struct {
 	key    event.FileKey
 	limits engine.Limits
+}
+
+// finding is what is known about a content.
+type finding struct {
+	objects []threat.Object
+	epoch   threat.Epoch
+	cached  bool
 }
 
 type bodyFlight struct {
@@ -321,12 +328,12 @@ func (s *Service) content(ctx context.Context, req *Request, hash threat.Hash, l
 			s.stats.content.Add(1)
 			return objects, epoch, true, nil
 		}
-		res, lead, err := s.bodies.do(ctx, s.life, bodyFlight{hash, req.Limits}, u, func() (func(context.Context, *queue.Urgency) (*engine.Result, error), error) {
+		res, lead, err := s.bodies.do(ctx, s.life, bodyFlight{hash, req.Limits}, u, func() (func(context.Context, *queue.Urgency) (*finding, error), error) {
 			f, err := dup(req.File)
 			if err != nil {
 				return nil, err
 			}
-			return func(ctx context.Context, u *queue.Urgency) (*engine.Result, error) {
+			return func(ctx context.Context, u *queue.Urgency) (*finding, error) {
 				defer f.Close()
 				return s.ask(ctx, f, hash, req.Limits, limits, u)
 			}, nil
@@ -334,20 +341,26 @@ func (s *Service) content(ctx context.Context, req *Request, hash threat.Hash, l
 		if err != nil {
 			return nil, 0, false, err
 		}
-		if !lead && res.Objects[0].Hash != hash {
+		if !lead && res.objects[0].Hash != hash {
 			continue // the other file changed, not this one
 		}
-		return res.Objects, res.Epoch, !lead, nil
+		return res.objects, res.epoch, res.cached || !lead, nil
 	}
 }
 
 // ask waits for a slot, asks the engine and remembers the result by content.
-func (s *Service) ask(ctx context.Context, f *os.File, hash threat.Hash, l engine.Limits, limits uint32, u *queue.Urgency) (*engine.Result, error) {
+func (s *Service) ask(ctx context.Context, f *os.File, hash threat.Hash, l engine.Limits, limits uint32, u *queue.Urgency) (*finding, error) {
 	release, err := s.queue.Acquire(ctx, u)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	// Another inspection of the same content may have ended between this one's
+	// look into the cache and its start.
+	epoch := s.cfg.Epoch()
+	if objects, ok := s.cache.Recent(hash, epoch, limits); ok {
+		return &finding{objects, epoch, true}, nil
+	}
 	res, err := s.cfg.Inspector.Inspect(ctx, f, l)
 	if err != nil {
 		return nil, fmt.Errorf("asking the engine: %w", err)
@@ -356,16 +369,17 @@ func (s *Service) ask(ctx context.Context, f *os.File, hash threat.Hash, l engin
 		return nil, errors.New("asking the engine: the result is empty")
 	}
 	s.stats.inspected.Add(1)
+	found := &finding{objects: res.Objects, epoch: res.Epoch}
 	if res.Objects[0].Hash.IsZero() {
 		res.Objects[0].Hash = hash // the engine ended before it had one
 	}
 	if res.Objects[0].Hash != hash {
-		return res, nil
+		return found, nil
 	}
 	if memory, disk, limited := keep(res.Objects); memory {
 		s.cache.Put(event.FileKey{}, res.Objects, res.Epoch, dependsOn(limited, limits), disk)
 	}
-	return res, nil
+	return found, nil
 }
 
 func dependsOn(limited bool, limits uint32) uint32 {
