@@ -21,6 +21,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/lazaret/lazaret/api"
+	"github.com/lazaret/lazaret/internal/engine/hashset"
 	"github.com/lazaret/lazaret/internal/threat"
 )
 
@@ -46,8 +47,9 @@ type Source struct {
 	// Name identifies the source in its bundle, e.g. "linux/webshell.yar".
 	Name string `json:"name"`
 	Kind Kind   `json:"kind"`
-	// Count of rules or digests that were usable on import.
-	Count int64 `json:"count"`
+	// Count of digests and their algorithms; unset for rules.
+	Count      int64               `json:"count,omitempty"`
+	Algorithms []hashset.Algorithm `json:"algorithms,omitempty"`
 	// SHA256 and Size (bytes) of the content.
 	SHA256 threat.Hash `json:"sha256"`
 	Size   int64       `json:"size"`

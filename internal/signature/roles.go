@@ -126,7 +126,11 @@ func (k roles) check(root *metadata.Metadata[metadata.RootType]) error {
 		if err != nil {
 			return fmt.Errorf("loading the %s key: %w", role, err)
 		}
-		if r := root.Signed.Roles[role]; r == nil || !slices.Contains(r.KeyIDs, key.ID()) {
+		id, err := key.ID()
+		if err != nil {
+			return fmt.Errorf("loading the %s key: %w", role, err)
+		}
+		if r := root.Signed.Roles[role]; r == nil || !slices.Contains(r.KeyIDs, id) {
 			return fmt.Errorf("loading the %s key: it is not the one in the root metadata", role)
 		}
 	}
