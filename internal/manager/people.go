@@ -20,7 +20,7 @@ type setupIn struct{ Body api.SetupRequest }
 // setup creates the first user, who gets every role a person can have; the
 // link is used up in the same transaction.
 func (m *Manager) setup(ctx context.Context, in *setupIn) (*answer[api.User], error) {
-	if err := m.attempt("setup", callOf(ctx).principal.From); err != nil {
+	if err := m.attempt("setup from " + callOf(ctx).principal.From); err != nil {
 		return nil, err
 	}
 	if want, err := m.store.Setting(ctx, setupSetting); err != nil {

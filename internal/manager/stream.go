@@ -60,6 +60,7 @@ func (m *Manager) stream(ctx context.Context, more func(sse) error) (*huma.Strea
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("X-Accel-Buffering", "no") // proxies must not hold events back
 		s := sse{w, http.NewResponseController(w)}
+		defer s.rc.SetWriteDeadline(time.Time{}) //nolint:errcheck // the connection may serve another request
 		if s.send("retry: 1000\n\n") != nil {
 			return
 		}

@@ -6,7 +6,7 @@ import "maps"
 var (
 	// staff also reads the status: it counts records of all tenants, so owners
 	// do not.
-	everybody   = map[Role]Scope{Platform: All, Security: All, Auditor: All, Owner: All, Local: All}
+	callers     = map[Role]Scope{Platform: All, Security: All, Auditor: All, Owner: All, Node: All, Local: All}
 	staff       = map[Role]Scope{Platform: All, Security: All, Auditor: All, Local: All}
 	scoped      = map[Role]Scope{Platform: All, Security: All, Auditor: All, Owner: Tenant, Local: All}
 	platform    = map[Role]Scope{Platform: All, Local: All}
@@ -43,7 +43,7 @@ var rules = []Rule{
 	{Method: "POST", Path: "/api/v1/setup-link", Action: "setup.link", Title: "Make a new one-time set-up link", Grants: local, Audit: Changes},
 	{Method: "POST", Path: "/api/v1/sessions", Action: "login", Title: "Log in", Public: true, Audit: Changes},
 	{Method: "DELETE", Path: "/api/v1/sessions/current", Action: "logout", Title: "Log out", Grants: own, Audit: Changes},
-	{Method: "GET", Path: "/api/v1/me", Action: "me", Title: "Who the manager takes the caller for", Grants: with(everybody, Node, All), Audit: Reads},
+	{Method: "GET", Path: "/api/v1/me", Action: "me", Title: "Who the manager takes the caller for", Grants: callers, Audit: Reads},
 	{Method: "PUT", Path: "/api/v1/me/password", Action: "me.password", Title: "Change the own password", Grants: own, Audit: Changes},
 	{Method: "GET", Path: "/api/v1/tokens", Action: "tokens.list", Title: "List the own API tokens", Grants: own, Audit: Reads},
 	{Method: "POST", Path: "/api/v1/tokens", Action: "tokens.create", Title: "Create an API token", Grants: own, Audit: Changes},
@@ -70,8 +70,8 @@ var rules = []Rule{
 	{Method: "GET", Path: "/api/v1/commands/{id}", Action: "commands.get", Title: "Show what became of a command", Grants: staff, Audit: Reads},
 
 	// Policies and workloads.
-	{Method: "GET", Path: "/api/v1/policies", Action: "policies.list", Title: "List policies", Grants: everybody, Audit: Reads},
-	{Method: "GET", Path: "/api/v1/policies/{name}", Action: "policies.get", Title: "Show a policy", Grants: everybody, Audit: Reads},
+	{Method: "GET", Path: "/api/v1/policies", Action: "policies.list", Title: "List policies", Grants: staff, Audit: Reads},
+	{Method: "GET", Path: "/api/v1/policies/{name}", Action: "policies.get", Title: "Show a policy", Grants: staff, Audit: Reads},
 	{Method: "GET", Path: "/api/v1/policies/{name}/history", Action: "policies.history", Title: "List a policy's versions", Grants: staff, Audit: Reads},
 	{Method: "PUT", Path: "/api/v1/policies/{name}", Action: "policies.put", Title: "Create or change a policy", Grants: platform, Audit: Changes},
 	{Method: "DELETE", Path: "/api/v1/policies/{name}", Action: "policies.delete", Title: "Delete a policy", Grants: platform, Audit: Changes},
