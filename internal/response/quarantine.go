@@ -104,7 +104,10 @@ func (v *Vault) Quarantine(ctx context.Context, o *Original, m Meta) (Item, erro
 	if err != nil {
 		return fail(err)
 	}
-	item.Path, item.HostPath = []byte(o.target.Path), []byte(o.target.HostPath)
+	item.Path = []byte(o.target.Path)
+	if o.target.HostPath != "" {
+		item.HostPath = []byte(o.target.HostPath)
+	}
 	item.Work.aim(o.target)
 	item.Work.Tmp, item.Work.Ino = hidden(item.ID), o.stat.Ino
 	if err := v.copy(ctx, o.file, item); err != nil {

@@ -34,6 +34,7 @@ func (v *Vault) Recover(ctx context.Context) ([]Recovered, error) {
 		}
 		r, err := v.recover(ctx, &items[i])
 		v.done(items[i].ID)
+		v.step("recover: item settled")
 		if err != nil {
 			errs = append(errs, fmt.Errorf("recovering quarantine item %s: %w", items[i].ID, err))
 			continue
@@ -89,9 +90,11 @@ func (v *Vault) finishRemoval(ctx context.Context, item *Item) error {
 			return err
 		}
 		if same {
+			v.step("recover: removing")
 			if err := unix.Unlinkat(p.dir, name, 0); err != nil {
 				return classify(err)
 			}
+			v.step("recover: removed")
 			return p.sync()
 		}
 		if _, err := p.stat(name); err == nil && name == item.Work.Tmp {
@@ -134,6 +137,7 @@ func (v *Vault) settleRestore(ctx context.Context, item *Item) (done bool, err e
 	if err := unix.Unlinkat(p.dir, item.Work.Tmp, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return false, classify(err)
 	}
+	v.step("recover: unfinished file removed")
 	item.Work = work{}
 	return false, v.move(ctx, item, phaseHeld)
 }

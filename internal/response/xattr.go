@@ -20,7 +20,7 @@ const (
 
 // Xattr is one extended attribute, such as security.capability or a POSIX ACL.
 type Xattr struct {
-	Name  string `json:"name"`
+	Name  []byte `json:"name"` // need not be UTF-8
 	Value []byte `json:"value"`
 }
 
@@ -39,7 +39,7 @@ func readXattrs(f *os.File) (attrs []Xattr, lost []string, err error) {
 	}
 	total := 0
 	value := make([]byte, maxXattrValue)
-	for _, raw := range bytes.Split(list[:n], []byte{0}) {
+	for _, raw := range bytes.Split(bytes.Clone(list[:n]), []byte{0}) {
 		name := string(raw)
 		if name == "" || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
 			continue
@@ -49,11 +49,11 @@ func readXattrs(f *os.File) (attrs []Xattr, lost []string, err error) {
 		case errors.Is(err, unix.ENODATA):
 			continue // removed since the list was made
 		case err != nil || total+n > maxXattrTotal:
-			lost = append(lost, name)
+			lost = append(lost, escape(name))
 			continue
 		}
 		total += n
-		attrs = append(attrs, Xattr{Name: name, Value: bytes.Clone(value[:n])})
+		attrs = append(attrs, Xattr{Name: raw, Value: bytes.Clone(value[:n])})
 	}
 	return attrs, lost, nil
 }
@@ -62,8 +62,8 @@ func readXattrs(f *os.File) (attrs []Xattr, lost []string, err error) {
 // system or the kernel does not accept.
 func writeXattrs(f *os.File, attrs []Xattr) (refused []string) {
 	for _, a := range attrs {
-		if err := unix.Fsetxattr(int(f.Fd()), a.Name, a.Value, 0); err != nil {
-			refused = append(refused, a.Name)
+		if err := unix.Fsetxattr(int(f.Fd()), string(a.Name), a.Value, 0); err != nil {
+			refused = append(refused, escape(string(a.Name)))
 		}
 	}
 	return refused
