@@ -9,12 +9,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lazaret/lazaret/internal/task"
 	"github.com/lazaret/lazaret/internal/threat"
@@ -186,22 +187,30 @@ func (r *Resolver) Process(pid int) (threat.Workload, error) {
 
 var buffers = sync.Pool{New: func() any { return new([maxCgroup]byte) }}
 
+// readInto reads a small file of the proc file system without the machinery
+// of os.File, which costs more than the reading.
 func readInto(name string, buf []byte) (int, error) {
-	f, err := os.Open(name)
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, err
+		return 0, &os.PathError{Op: "open", Path: name, Err: err}
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = unix.Close(fd) }()
 	n := 0
 	for n < len(buf) {
-		m, err := f.Read(buf[n:])
-		n += m
-		if errors.Is(err, io.EOF) {
-			break
+		m, err := unix.Read(fd, buf[n:])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if errors.Is(err, unix.ESRCH) { // ended after the open
+			err = os.ErrNotExist
 		}
 		if err != nil {
-			return n, err
+			return n, &os.PathError{Op: "read", Path: name, Err: err}
 		}
+		if m == 0 {
+			break
+		}
+		n += m
 	}
 	return n, nil
 }

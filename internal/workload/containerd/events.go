@@ -92,7 +92,7 @@ func (i *Inventory) started(ctx context.Context, ns, id string, pid int) {
 	res, err := i.containers.Get(in(ctx, ns), &containersapi.GetContainerRequest{ID: id})
 	if err != nil {
 		if status.Code(err) != codes.NotFound {
-			i.cfg.Log.Warn("reading a container's description", "container", id, "error", err)
+			i.Log().Warn("reading a container's description", "container", id, "error", err)
 		}
 		return
 	}

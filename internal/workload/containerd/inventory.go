@@ -9,12 +9,10 @@ package containerd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
@@ -47,6 +45,7 @@ type Config struct {
 // a containerd namespace; of two containers with one id the newer is listed.
 type Inventory struct {
 	workload.Table
+	*workload.Link
 
 	cfg        Config
 	conn       *grpc.ClientConn
@@ -59,21 +58,13 @@ type Inventory struct {
 	tasks      tasksapi.TasksClient
 
 	layers layerCache
-
-	mu    sync.Mutex
-	state error
 }
-
-var errNotYet = errors.New("not connected yet")
 
 // New returns an inventory that connects when it runs or is asked; the daemon
 // need not be there yet. The caller calls Close.
 func New(cfg Config) (*Inventory, error) {
 	if cfg.Socket == "" {
 		cfg.Socket = DefaultSocket
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	socket, err := filepath.Abs(cfg.Socket)
 	if err != nil {
@@ -86,7 +77,7 @@ func New(cfg Config) (*Inventory, error) {
 		return nil, fmt.Errorf("preparing the connection to containerd: %w", err)
 	}
 	return &Inventory{
-		cfg: cfg, conn: conn, state: errNotYet,
+		cfg: cfg, conn: conn, Link: workload.NewLink(cfg.Log, "runtime", "containerd", "socket", socket),
 		containers: containersapi.NewContainersClient(conn),
 		content:    contentapi.NewContentClient(conn),
 		events:     eventsapi.NewEventsClient(conn),
@@ -100,27 +91,6 @@ func New(cfg Config) (*Inventory, error) {
 // Close ends the connection.
 func (i *Inventory) Close() error { return i.conn.Close() }
 
-// State is nil while the inventory is connected and complete, else what is
-// wrong.
-func (i *Inventory) State() error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.state
-}
-
-func (i *Inventory) setState(err error) {
-	i.mu.Lock()
-	old := i.state
-	i.state = err
-	i.mu.Unlock()
-	switch {
-	case err == nil && old != nil:
-		i.cfg.Log.Info("containerd inventory is complete", "socket", i.cfg.Socket, "containers", len(i.Entries()))
-	case err != nil && (old == nil || errors.Is(old, errNotYet)):
-		i.cfg.Log.Warn("containerd inventory is out of date", "socket", i.cfg.Socket, "error", err)
-	}
-}
-
 const (
 	resyncSoon  = time.Second      // events between subscription and listing may be lost
 	resyncLater = 60 * time.Second // whatever else went wrong
@@ -129,29 +99,13 @@ const (
 
 // Run follows the daemon until ctx ends. While it is away the containers last
 // seen stay listed: they outlive their daemon.
-func (i *Inventory) Run(ctx context.Context) error {
-	backoff := 200 * time.Millisecond
-	for {
-		start := time.Now()
-		err := i.session(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		i.setState(err)
-		if time.Since(start) > time.Minute {
-			backoff = 200 * time.Millisecond
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(backoff + rand.N(backoff)):
-		}
-		backoff = min(2*backoff, 5*time.Second)
-	}
-}
+func (i *Inventory) Run(ctx context.Context) error { return i.Follow(ctx, i.session) }
 
 // session subscribes, lists, and follows events until the connection breaks.
-func (i *Inventory) session(ctx context.Context) error {
+func (i *Inventory) session(ctx context.Context, ready func()) error {
+	if _, err := os.Stat(i.cfg.Socket); err != nil {
+		return fmt.Errorf("looking for containerd: %w", err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := i.events.Subscribe(ctx, &eventsapi.SubscribeRequest{Filters: topics})
@@ -163,7 +117,7 @@ func (i *Inventory) session(ctx context.Context) error {
 	if err := i.sync(ctx); err != nil {
 		return err
 	}
-	i.setState(nil)
+	ready()
 	again := time.NewTimer(resyncSoon)
 	defer again.Stop()
 	for {
