@@ -34,6 +34,7 @@ type File struct {
 
 	text    []byte
 	byName  map[string]*Rule
+	globals []*Rule
 	verdict [numClasses]map[*Rule]value
 }
 
@@ -48,6 +49,7 @@ type Import struct {
 type Rule struct {
 	Name    string
 	Line    int // of its first keyword
+	EndLine int // of its closing brace
 	Private bool
 	Global  bool
 	// Modules are the imported modules the rule's text mentions.

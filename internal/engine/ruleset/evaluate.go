@@ -43,8 +43,8 @@ func (v value) yes() bool { return v.kind == known && v.n != 0 }
 
 // Possible reports whether the rule can match content of the class.
 func (f *File) Possible(r *Rule, c Class) bool {
-	for _, g := range f.Rules {
-		if g.Global && f.value(g, c).no() {
+	for _, g := range f.globals {
+		if f.value(g, c).no() {
 			return false
 		}
 	}
@@ -63,10 +63,8 @@ func (f *File) Select(c Class, allow func(*Rule) bool) map[*Rule]bool {
 		}
 	}
 	if len(keep) > 0 {
-		for _, r := range f.Rules {
-			if r.Global {
-				keep[r] = true
-			}
+		for _, r := range f.globals {
+			keep[r] = true
 		}
 	}
 	f.Close(keep)

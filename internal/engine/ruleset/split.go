@@ -198,13 +198,16 @@ func (f *File) rule(l *lexer, first token, private, global bool) *api.ImportErro
 		case t.kind == tokenOther && t.text == "}":
 			depth--
 			if depth == 0 {
-				r.end = t.end
+				r.end, r.EndLine = t.end, t.line
 				if f.byName[r.Name] != nil {
 					e := f.fault(r.Line, r.Name, fmt.Sprintf("a rule of this name is already in line %d", f.byName[r.Name].Line))
 					return &e
 				}
 				f.byName[r.Name] = r
 				f.Rules = append(f.Rules, r)
+				if r.Global {
+					f.globals = append(f.globals, r)
+				}
 				return nil
 			}
 			if depth < 0 {

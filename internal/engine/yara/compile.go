@@ -49,12 +49,14 @@ func Compile(sources []ruleset.Source) (*Compiled, error) {
 	for i, source := range sources {
 		f, errs := ruleset.Parse(source)
 		out.fault(errs...)
-		good, err := out.check(f)
-		if err != nil {
+		sieve := newSieve(f)
+		if err := sieve.run(); err != nil {
 			return nil, err
 		}
+		out.fault(sieve.faults...)
+		out.Warnings = append(out.Warnings, sieve.warnings[:min(len(sieve.warnings), maxFaults-len(out.Warnings))]...)
 		for _, class := range ruleset.Classes {
-			keep := f.Select(class, func(r *ruleset.Rule) bool { return good[r] })
+			keep := f.Select(class, func(r *ruleset.Rule) bool { return sieve.good[r] })
 			if len(keep) == 0 {
 				continue
 			}
@@ -62,7 +64,7 @@ func Compile(sources []ruleset.Source) (*Compiled, error) {
 			// global rule decides about its own file only.
 			c := compilers[class]
 			if err := c.AddString(f.Text(keep, class), fmt.Sprintf("%d", i)); err != nil {
-				return nil, fmt.Errorf("compiling rules of %s for class %s: %s", f.Name, class, firstFault(c, err).Text)
+				return nil, fmt.Errorf("compiling rules of %s for class %s: %s", f.Name, class, faults(c, err)[0].Text)
 			}
 			out.Classes[class] += len(keep)
 		}
@@ -86,9 +88,9 @@ func Compile(sources []ruleset.Source) (*Compiled, error) {
 	return out, nil
 }
 
-// Write writes the compiled rules of a class in libyara's format.
+// Write writes the compiled rules of a class for Load.
 func (c *Compiled) Write(class ruleset.Class, w io.Writer) error {
-	if err := c.sets[class].Write(w); err != nil {
+	if err := writeRules(c.sets[class], w); err != nil {
 		return fmt.Errorf("writing the compiled rules of class %s: %w", class, err)
 	}
 	return nil
@@ -100,111 +102,6 @@ func (c *Compiled) Close() {
 		r.Destroy()
 	}
 	c.sets = nil
-}
-
-// check compiles a file's rules alone and returns those that compile.
-func (c *Compiled) check(f *ruleset.File) (good map[*ruleset.Rule]bool, err error) {
-	good = map[*ruleset.Rule]bool{}
-	if len(f.Rules) == 0 {
-		return good, nil
-	}
-	refuses := false
-	all := map[*ruleset.Rule]bool{}
-	for _, r := range f.Rules {
-		all[r] = true
-		refuses = refuses || refusedModule(r) != ""
-	}
-	if !refuses {
-		fault, err := c.try(f, all)
-		if err != nil || fault == nil {
-			return all, err
-		}
-	}
-	var lost *ruleset.Rule
-	for _, r := range f.Rules {
-		fault, err := c.checkRule(f, r, good)
-		if err != nil {
-			return nil, err
-		}
-		if fault == nil {
-			good[r] = true
-			continue
-		}
-		c.fault(api.ImportError{File: f.Name, Line: fault.Line, Rule: r.Name, Text: fault.Text})
-		if r.Global {
-			lost = r
-		}
-	}
-	if lost == nil {
-		return good, nil
-	}
-	// Without their global rule the others would match what their author
-	// excluded.
-	for _, r := range f.Rules {
-		if good[r] {
-			c.fault(api.ImportError{File: f.Name, Line: r.Line, Rule: r.Name,
-				Text: fmt.Sprintf("left out with the file's global rule %q", lost.Name)})
-		}
-	}
-	return map[*ruleset.Rule]bool{}, nil
-}
-
-// checkRule compiles one rule with what it needs; all that must have been
-// found good before.
-func (c *Compiled) checkRule(f *ruleset.File, r *ruleset.Rule, good map[*ruleset.Rule]bool) (*goyara.CompilerMessage, error) {
-	if m := refusedModule(r); m != "" {
-		return &goyara.CompilerMessage{Line: r.Line, Text: fmt.Sprintf("the module %q is not available in the engine", m)}, nil
-	}
-	keep := map[*ruleset.Rule]bool{r: true}
-	for _, n := range r.Needs {
-		if !good[n] {
-			return &goyara.CompilerMessage{Line: r.Line, Text: fmt.Sprintf("needs the rule %q, which was left out", n.Name)}, nil
-		}
-	}
-	f.Close(keep)
-	return c.try(f, keep)
-}
-
-// refusedModule returns the module that keeps a rule from ever matching here.
-func refusedModule(r *ruleset.Rule) string {
-	for _, m := range r.Modules {
-		if m == "magic" {
-			return m
-		}
-	}
-	return ""
-}
-
-// try compiles the kept rules and throws the result away. It returns the first
-// fault; warnings are recorded if there is none.
-func (c *Compiled) try(f *ruleset.File, keep map[*ruleset.Rule]bool) (*goyara.CompilerMessage, error) {
-	compiler, err := newCompiler()
-	if err != nil {
-		return nil, err
-	}
-	defer compiler.Destroy()
-	err = compiler.AddString(f.Original(keep), "")
-	if err != nil {
-		return firstFault(compiler, err), nil
-	}
-	rules, err := compiler.GetRules()
-	if err != nil {
-		return firstFault(compiler, err), nil
-	}
-	rules.Destroy()
-	for _, w := range compiler.Warnings {
-		if len(c.Warnings) < maxFaults {
-			c.Warnings = append(c.Warnings, api.ImportError{File: f.Name, Line: w.Line, Rule: w.Rule, Text: w.Text})
-		}
-	}
-	return nil, nil
-}
-
-func firstFault(c *goyara.Compiler, err error) *goyara.CompilerMessage {
-	if len(c.Errors) > 0 {
-		return &c.Errors[0]
-	}
-	return &goyara.CompilerMessage{Line: 1, Text: err.Error()}
 }
 
 func (c *Compiled) fault(errs ...api.ImportError) {

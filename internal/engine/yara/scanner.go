@@ -39,7 +39,7 @@ func Load(readers map[ruleset.Class]io.Reader) (*Scanner, error) {
 	s := &Scanner{}
 	names := map[string]bool{}
 	for class, r := range readers {
-		rules, err := goyara.ReadRules(r)
+		rules, err := readRules(r)
 		if err != nil {
 			s.Close()
 			return nil, fmt.Errorf("loading the compiled rules of class %s: %w", class, err)
