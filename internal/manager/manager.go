@@ -132,8 +132,8 @@ func (m *Manager) load(ctx context.Context) (err error) {
 }
 
 // reconcileAudit brings log and database together: a database restored from an
-// older backup goes on behind the log's end; entries that are in neither were
-// lost, and that is said in the log itself being refused.
+// older backup goes on behind the log's end; a log that lacks entries the
+// database knows of was cut off and is refused.
 func (m *Manager) reconcileAudit(ctx context.Context) error {
 	next, err := m.store.NextAudit(ctx)
 	if err != nil {
@@ -154,7 +154,16 @@ func (m *Manager) reconcileAudit(ctx context.Context) error {
 			return err
 		}
 	}
-	return m.appender.Flush(ctx)
+	if err := m.appender.Flush(ctx); err != nil {
+		return err
+	}
+	if next, err = m.store.NextAudit(ctx); err != nil {
+		return err
+	}
+	if size = m.audit.Size(); size < next {
+		return fmt.Errorf("%w: it ends at entry %d but %d were written: restore the directory audit/ from a copy", audit.ErrDamaged, size, next)
+	}
+	return nil
 }
 
 func (m *Manager) auditHealth(err error) {

@@ -21,6 +21,7 @@ import (
 	"github.com/lazaret/lazaret/api"
 	"github.com/lazaret/lazaret/internal/condition"
 	"github.com/lazaret/lazaret/internal/manager/authz"
+	"github.com/lazaret/lazaret/internal/manager/limit"
 	"github.com/lazaret/lazaret/internal/manager/store"
 	"github.com/lazaret/lazaret/internal/threat"
 )
@@ -152,6 +153,9 @@ func (b *testBench) user(name string, roles []string) {
 		}, hash(b.secrets[name]))
 	}))
 }
+
+// newUnlimited is a limiter for tests that are denied very often.
+func newUnlimited() *limit.Limiter { return limit.New(1<<20, time.Millisecond) }
 
 // as returns a client with somebody's token; "" is a stranger.
 func (b *testBench) as(name string) *api.Client {

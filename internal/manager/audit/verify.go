@@ -224,3 +224,28 @@ func (b *builder) root() tlog.Hash {
 	}
 	return h
 }
+
+// CheckProof verifies an answer of the proof route offline: that entry is the
+// index'th of the tree a checkpoint speaks of. Proof holds base64 hashes.
+func CheckProof(entry []byte, index int64, proof []string, checkpoint []byte, key string) error {
+	v, err := note.NewVerifier(key)
+	if err != nil {
+		return fmt.Errorf("reading public key: %w", err)
+	}
+	tree, err := ParseCheckpoint(checkpoint, v)
+	if err != nil {
+		return err
+	}
+	var p tlog.RecordProof
+	for _, s := range proof {
+		h, err := tlog.ParseHash(s)
+		if err != nil {
+			return fmt.Errorf("reading proof: %w", err)
+		}
+		p = append(p, h)
+	}
+	if err := tlog.CheckRecord(p, tree.N, tree.Hash, index, tlog.RecordHash(entry)); err != nil {
+		return fmt.Errorf("checking proof of entry %d: %w", index, err)
+	}
+	return nil
+}

@@ -82,6 +82,9 @@ func (t *Tx) DeleteNode(ctx context.Context, name string) error {
 
 // SeeBatch remembers a batch; false says it was here before.
 func (t *Tx) SeeBatch(ctx context.Context, node, id string) (bool, error) {
+	if err := t.ensureNode(ctx, node); err != nil {
+		return false, err
+	}
 	n, err := t.exec(ctx, "storing batch", "INSERT INTO batch (node, id, received) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", node, id, t.Now.UnixNano())
 	return n > 0, err
 }
