@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -75,6 +76,9 @@ func (v *Vault) store(ctx context.Context, id string, f *os.File, object threat.
 		}
 		return n, err
 	}
+	if err := v.fits(f); err != nil {
+		return 0, err
+	}
 	tmp := filepath.Join(v.blobs, tmpPrefix+id)
 	n, err := v.write(ctx, tmp, f, object)
 	if err != nil {
@@ -115,6 +119,24 @@ func (v *Vault) write(ctx context.Context, tmp string, f *os.File, object threat
 	}
 	v.step("store: blob complete")
 	return n, w.Sync()
+}
+
+// fits reports ErrNoSpace if the file would eat into the reserve: quarantine
+// must not fill the host's disk.
+func (v *Vault) fits(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(v.blobs, &fs); err != nil {
+		return fmt.Errorf("asking for free space: %w", err)
+	}
+	free := int64(min(fs.Bavail, math.MaxInt64/uint64(max(fs.Bsize, 1)))) * int64(fs.Bsize)
+	if need := seal.Size(info.Size()); v.config.Reserve >= 0 && need > free-v.config.Reserve {
+		return fmt.Errorf("%w: the vault has %d bytes free, needs %d and keeps %d", ErrNoSpace, free, need, v.config.Reserve)
+	}
+	return nil
 }
 
 // intact reports whether the object's blob exists and is authentic to its end:

@@ -33,11 +33,12 @@ func crashChild() int {
 	if err != nil {
 		return 9
 	}
-	v, err := OpenVault(context.Background(), VaultConfig{Dir: filepath.Join(dir, "state")})
+	v, err := OpenVault(context.Background(), VaultConfig{Dir: filepath.Join(dir, "state"), Reserve: -1})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 9
 	}
+	v.named = os.Getenv("LAZARET_CRASH_NAMED") != ""
 	n := 0
 	v.step = func(string) {
 		if n++; n == stop {
@@ -137,9 +138,12 @@ func crashTree(t testing.TB, dir string) {
 	}
 }
 
-func crashCommand(dir, script string, step int) *exec.Cmd {
+func crashCommand(dir, script string, step int, named bool) *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "LAZARET_CRASH_DIR="+dir, "LAZARET_CRASH_SCRIPT="+script, "LAZARET_CRASH_STEP="+strconv.Itoa(step))
+	if named {
+		cmd.Env = append(cmd.Env, "LAZARET_CRASH_NAMED=1")
+	}
 	cmd.Stderr = os.Stderr
 	return cmd
 }
@@ -157,7 +161,7 @@ func killed(err error) bool {
 // held, after recovery, and checks that nothing is half-done and that what was
 // acknowledged is recorded.
 func holdings(t testing.TB, dir string, said map[string]string) (files, held map[string]int, purged int) {
-	v, err := OpenVault(context.Background(), VaultConfig{Dir: filepath.Join(dir, "state")})
+	v, err := OpenVault(context.Background(), VaultConfig{Dir: filepath.Join(dir, "state"), Reserve: -1})
 	require.NoError(t, err)
 	defer v.Close()
 	_, err = v.Recover(context.Background())
@@ -207,10 +211,16 @@ func acknowledged(out []byte) map[string]string {
 // nothing behind.
 func TestCrashAtEveryStep(t *testing.T) {
 	t.Parallel()
+	t.Run("unnamed", func(t *testing.T) { crashAtEveryStep(t, false) })
+	t.Run("named", func(t *testing.T) { crashAtEveryStep(t, true) })
+}
+
+func crashAtEveryStep(t *testing.T, named bool) {
+	t.Parallel()
 	for step := 1; ; step++ {
 		dir := realTempDir(t)
 		crashTree(t, dir)
-		out, err := crashCommand(dir, "once", step).Output()
+		out, err := crashCommand(dir, "once", step, named).Output()
 		if err != nil {
 			require.True(t, killed(err), "step %d: %v", step, err)
 		}

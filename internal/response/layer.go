@@ -42,7 +42,12 @@ func (p *place) inImageLayer(f *os.File) (bool, error) {
 		return false, nil
 	}
 	if _, err := os.Lstat(upper); err != nil {
-		return false, nil // a path of another mount namespace: not ours to judge
+		// mount(8) has special characters of the option escaped by backslashes,
+		// fsconfig(2) has not.
+		upper = strip(upper)
+		if _, err := os.Lstat(upper); err != nil {
+			return false, nil // a path of another mount namespace: not ours to judge
+		}
 	}
 	_, err = os.Lstat(path.Join(upper, m.root, inside))
 	if errors.Is(err, os.ErrNotExist) {
@@ -84,39 +89,43 @@ func parseMount(line string) (m mount, id string, ok bool) {
 	return mount{root: unescape(l[3]), point: unescape(l[4]), kind: r[0], options: r[2]}, l[0], true
 }
 
-// option returns an overlay option's value.
+// option returns an overlay option's value. Commas in it are escaped in octal.
 func (m *mount) option(name string) (string, bool) {
-	for _, o := range strings.Split(strings.ReplaceAll(m.options, `\,`, "\x00"), ",") {
+	for _, o := range strings.Split(m.options, ",") {
 		if v, ok := strings.CutPrefix(o, name+"="); ok {
-			return unescape(strings.ReplaceAll(v, "\x00", ",")), true
+			return unescape(v), true
 		}
 	}
 	return "", false
 }
 
-// unescape undoes the octal escapes of mountinfo and the backslashes overlayfs
-// puts before colons and commas.
+// unescape undoes the octal escapes of mountinfo.
 func unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
-		if s[i] != '\\' {
-			b.WriteByte(s[i])
-			continue
-		}
-		if i+3 < len(s) {
+		if s[i] == '\\' && i+3 < len(s) {
 			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
 				b.WriteByte(byte(n))
 				i += 3
 				continue
 			}
 		}
-		if i+1 < len(s) {
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// strip takes each backslash away that is not itself behind one.
+func strip(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
 			i++
-			b.WriteByte(s[i])
 		}
+		b.WriteByte(s[i])
 	}
 	return b.String()
 }

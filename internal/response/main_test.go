@@ -14,16 +14,19 @@ import (
 	"github.com/lazaret/lazaret/internal/threat"
 )
 
-// TestMain also runs the children of the crash tests.
+// TestMain also runs the children of the crash and container tests.
 func TestMain(m *testing.M) {
 	if os.Getenv("LAZARET_CRASH_DIR") != "" {
 		os.Exit(crashChild())
+	}
+	if os.Getenv("LAZARET_CONTAINER_DIR") != "" {
+		os.Exit(containerChild())
 	}
 	os.Exit(m.Run())
 }
 
 func newVault(t testing.TB, dir string) *Vault {
-	v, err := OpenVault(context.Background(), VaultConfig{Dir: dir, Node: "n1"})
+	v, err := OpenVault(context.Background(), VaultConfig{Dir: dir, Node: "n1", Reserve: -1})
 	require.NoError(t, err)
 	t.Cleanup(func() { v.Close() })
 	_, err = v.Recover(context.Background())
@@ -31,9 +34,16 @@ func newVault(t testing.TB, dir string) *Vault {
 	return v
 }
 
-// realTempDir is a temporary directory by the name the kernel knows it under.
+// realTempDir is a temporary directory by the name the kernel knows it under,
+// in memory if possible: the tests sync often, and what survives kill -9 does
+// not depend on the disk.
 func realTempDir(t testing.TB) string {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
+	dir, err := os.MkdirTemp("/dev/shm", "lazaret-response-")
+	if err != nil {
+		dir = t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir, err = filepath.EvalSymlinks(dir)
 	require.NoError(t, err)
 	return dir
 }

@@ -8,13 +8,18 @@ import (
 
 func TestParseMount(t *testing.T) {
 	t.Parallel()
-	m, id, ok := parseMount(`42 1 0:38 / /run/my\040root rw,relatime shared:7 - overlay overlay rw,lowerdir=/l\134:1:/l2,upperdir=/up\134,per\040x,workdir=/w`)
+	m, id, ok := parseMount(`42 1 0:38 / /run/my\040root rw,relatime shared:7 - overlay overlay rw,lowerdir=/l\134:1:/l2,upperdir=/up\134\054per\040x,workdir=/w`)
 	require.True(t, ok)
 	require.Equal(t, "42", id)
 	require.Equal(t, "/run/my root", m.point)
 	require.Equal(t, "overlay", m.kind)
 	_, ok = m.option("nope")
 	require.False(t, ok)
+	upper, ok := m.option("upperdir")
+	require.True(t, ok)
+	require.Equal(t, `/up\,per x`, upper)
+	require.Equal(t, "/up,per x", strip(upper))
+	require.Equal(t, `a\b\`, strip(`a\\b\`))
 	work, ok := m.option("workdir")
 	require.True(t, ok)
 	require.Equal(t, "/w", work)
@@ -46,6 +51,7 @@ func FuzzParse(f *testing.F) {
 		}
 		parseStat([]byte(s))
 		require.LessOrEqual(t, len(unescape(s)), len(s))
+		strip(s)
 		escape(s)
 	})
 }

@@ -89,24 +89,23 @@ func (v *Vault) finishRemoval(ctx context.Context, item *Item) error {
 		if err != nil {
 			return err
 		}
-		if same {
+		_, statErr := p.stat(name)
+		switch {
+		case same:
 			v.step("recover: removing")
 			if err := unix.Unlinkat(p.dir, name, 0); err != nil {
 				return classify(err)
 			}
 			v.step("recover: removed")
-			return p.sync()
-		}
-		if _, err := p.stat(name); err == nil && name == item.Work.Tmp {
-			// The rename caught another file and the crash came before it was
+		case statErr == nil && name == item.Work.Tmp:
+			// The rename caught another file and the crash came before that was
 			// given its name back.
 			if err := p.giveBack(name); err != nil {
 				return err
 			}
-			return p.sync()
 		}
 	}
-	return nil
+	return classify(p.sync())
 }
 
 // settleRestore finds out whether the file got its name before the crash.
@@ -120,24 +119,23 @@ func (v *Vault) settleRestore(ctx context.Context, item *Item) (done bool, err e
 		return false, err
 	}
 	defer p.close()
-	if name := string(item.Work.Name); name != "" {
-		same, err := v.isObject(ctx, p, name, item)
-		if err != nil {
+	name := string(item.Work.Name)
+	if name != "" {
+		if done, err = v.isObject(ctx, p, name, item); err != nil {
 			return false, err
 		}
-		if same {
-			if err := p.sync(); err != nil {
-				return false, classify(err)
-			}
-			return true, v.restored(ctx, item, p.sibling(name))
-		}
 	}
-	// An unfinished file with the hidden name; one without a name is gone by
-	// itself.
+	// An unfinished file has the hidden name, or none and is gone by itself.
 	if err := unix.Unlinkat(p.dir, item.Work.Tmp, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return false, classify(err)
 	}
 	v.step("recover: unfinished file removed")
+	if err := p.sync(); err != nil {
+		return false, classify(err)
+	}
+	if done {
+		return true, v.restored(ctx, item, p.sibling(name))
+	}
 	item.Work = work{}
 	return false, v.move(ctx, item, phaseHeld)
 }

@@ -34,7 +34,7 @@ func newResponder(t *testing.T) *responderTest {
 	r := &responderTest{spread: &spread{}, containers: &containers{}, verdict: threat.Malicious, dir: realTempDir(t)}
 	var err error
 	r.Responder, err = New(Config{
-		Vault: newVault(t, t.TempDir()), Killer: &Killer{}, Governor: NewGovernor(r.spread, nil), Containers: r.containers,
+		Vault: newVault(t, realTempDir(t)), Killer: &Killer{}, Governor: NewGovernor(r.spread, nil), Containers: r.containers,
 		Rescan: func(context.Context, *os.File) (threat.Verdict, error) { return r.verdict, nil },
 	})
 	require.NoError(t, err)

@@ -84,7 +84,8 @@ func (v *Vault) Restore(ctx context.Context, id string, o RestoreOptions) (Resto
 	ctx = context.WithoutCancel(ctx)
 	if err != nil {
 		item.Work = work{}
-		return fail(errors.Join(err, v.move(ctx, &item, phaseHeld)))
+		_, err = fail(errors.Join(err, v.move(ctx, &item, phaseHeld)))
+		return Restored{Verdict: r.Verdict}, err
 	}
 	if err := v.restored(ctx, &item, r.Path); err != nil {
 		return r, fmt.Errorf("restoring quarantine item %s: the file is at %q, its record is left to recovery: %w", id, r.Path, err)
@@ -106,13 +107,13 @@ func (v *Vault) restored(ctx context.Context, item *Item, path string) error {
 
 // putBack writes the file and gives it a name. On an error the file has none.
 func (v *Vault) putBack(ctx context.Context, item *Item, p *place, o RestoreOptions) (r Restored, err error) {
-	f, named, err := p.create(item.Work.Tmp)
+	f, named, err := p.create(item.Work.Tmp, v.named)
 	if err != nil {
 		return r, err
 	}
 	if named {
 		defer func() {
-			if err != nil {
+			if err != nil && r.Path == "" {
 				err = errors.Join(err, unix.Unlinkat(p.dir, item.Work.Tmp, 0))
 			}
 		}()
@@ -165,10 +166,13 @@ func (v *Vault) putBack(ctx context.Context, item *Item, p *place, o RestoreOpti
 }
 
 // create makes a file without a name in the directory, or one with the hidden
-// name where the file system cannot do the former.
-func (p *place) create(tmp string) (f *os.File, named bool, err error) {
+// name if that is asked for or the file system cannot do the former.
+func (p *place) create(tmp string, name bool) (f *os.File, named bool, err error) {
 	const flags = unix.O_RDWR | unix.O_CLOEXEC
-	fd, err := unix.Openat(p.dir, ".", flags|unix.O_TMPFILE, 0o600)
+	fd, err := -1, error(unix.EOPNOTSUPP)
+	if !name {
+		fd, err = unix.Openat(p.dir, ".", flags|unix.O_TMPFILE, 0o600)
+	}
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EINVAL) {
 		named = true
 		fd, err = unix.Openat(p.dir, tmp, flags|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)

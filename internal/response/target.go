@@ -166,13 +166,18 @@ func (p *place) sync() error {
 }
 
 // renameNoReplace renames within the directory and fails with EEXIST rather
-// than replace anything. File systems without that flag (some network and
-// FUSE ones) get the same from link and unlink.
+// than replace anything.
 func (p *place) renameNoReplace(from, to string) error {
 	err := retry(func() error { return unix.Renameat2(p.dir, from, p.dir, to, unix.RENAME_NOREPLACE) })
-	if err != unix.EINVAL && err != unix.ENOSYS {
-		return err
+	if err == unix.EINVAL || err == unix.ENOSYS {
+		return p.relink(from, to)
 	}
+	return err
+}
+
+// relink does the same on file systems without that flag (some network and
+// FUSE ones). A crash between its steps leaves both names.
+func (p *place) relink(from, to string) error {
 	if err := unix.Linkat(p.dir, from, p.dir, to, 0); err != nil {
 		return err
 	}

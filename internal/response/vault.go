@@ -29,7 +29,10 @@ type VaultConfig struct {
 	Node string
 	// Retention is how long an item is held before it expires; 0 means 90 days.
 	Retention time.Duration
-	Logger    *slog.Logger
+	// Reserve is how many bytes stay free on the vault's file system; 0 means 64
+	// MiB, a negative number none. A file that does not fit is not taken.
+	Reserve int64
+	Logger  *slog.Logger
 }
 
 // Vault keeps quarantined files encrypted on disk. Content is stored once per
@@ -40,7 +43,9 @@ type Vault struct {
 	blobs  string // directory
 	key    *[seal.KeySize]byte
 	db     *sql.DB
-	step   func(string) // tests crash here
+
+	step  func(string) // tests crash here
+	named bool         // tests restore as if there were no unnamed files
 
 	// mu makes "is this object referred to" and "make or delete its blob" one
 	// step. live holds the items that are being worked on: recovery and retention
@@ -55,6 +60,9 @@ type Vault struct {
 func OpenVault(ctx context.Context, c VaultConfig) (*Vault, error) {
 	if c.Retention <= 0 {
 		c.Retention = 90 * 24 * time.Hour
+	}
+	if c.Reserve == 0 {
+		c.Reserve = 64 << 20
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

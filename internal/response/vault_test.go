@@ -21,7 +21,7 @@ import (
 
 func TestQuarantineAndRestore(t *testing.T) {
 	t.Parallel()
-	v, dir := newVault(t, t.TempDir()), realTempDir(t)
+	v, dir := newVault(t, realTempDir(t)), realTempDir(t)
 	path := filepath.Join(dir, "bad\xff\xfe name")
 	writeFile(t, path, "malicious content")
 	require.NoError(t, unix.Chmod(path, 0o4751))
@@ -78,7 +78,7 @@ func TestQuarantineAndRestore(t *testing.T) {
 
 func TestRestoreNeverReplaces(t *testing.T) {
 	t.Parallel()
-	v, dir := newVault(t, t.TempDir()), realTempDir(t)
+	v, dir := newVault(t, realTempDir(t)), realTempDir(t)
 	long := strings.Repeat("n", 250)
 	for _, name := range []string{"x", long} {
 		for _, want := range []string{name + ".restored-1", name + ".restored-2"} {
@@ -111,7 +111,7 @@ func TestRestoreNeverReplaces(t *testing.T) {
 
 func TestRestoreAsksTheEngine(t *testing.T) {
 	t.Parallel()
-	v, dir := newVault(t, t.TempDir()), realTempDir(t)
+	v, dir := newVault(t, realTempDir(t)), realTempDir(t)
 	path := filepath.Join(dir, "x")
 	writeFile(t, path, "bad")
 	item, err := quarantine(v, path, threat.Hash{})
@@ -136,7 +136,7 @@ func TestRestoreAsksTheEngine(t *testing.T) {
 
 func TestRestoreIntoWrongPlaces(t *testing.T) {
 	t.Parallel()
-	v, dir := newVault(t, t.TempDir()), realTempDir(t)
+	v, dir := newVault(t, realTempDir(t)), realTempDir(t)
 	path := filepath.Join(dir, "x")
 	writeFile(t, path, "bad")
 	item, err := quarantine(v, path, threat.Hash{})
@@ -161,7 +161,7 @@ func TestRestoreIntoWrongPlaces(t *testing.T) {
 func TestContentIsStoredOnce(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	v, dir := newVault(t, t.TempDir()), realTempDir(t)
+	v, dir := newVault(t, realTempDir(t)), realTempDir(t)
 	var ids []string
 	for _, name := range []string{"a", "b", "c"} {
 		writeFile(t, filepath.Join(dir, name), "same")
@@ -186,7 +186,7 @@ func TestContentIsStoredOnce(t *testing.T) {
 func TestDamagedBlobIsNotTrusted(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	v, dir := newVault(t, t.TempDir()), realTempDir(t)
+	v, dir := newVault(t, realTempDir(t)), realTempDir(t)
 	path := filepath.Join(dir, "a")
 	writeFile(t, path, "same")
 	first, err := quarantine(v, path, threat.Hash{})
@@ -211,7 +211,7 @@ func TestDamagedBlobIsNotTrusted(t *testing.T) {
 func TestListAndExpire(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	v, dir := newVault(t, t.TempDir()), realTempDir(t)
+	v, dir := newVault(t, realTempDir(t)), realTempDir(t)
 	var want []string
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
 		writeFile(t, filepath.Join(dir, name), name)
@@ -247,7 +247,7 @@ func TestListAndExpire(t *testing.T) {
 func TestStoreLeavesTheFile(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	v, dir := newVault(t, t.TempDir()), realTempDir(t)
+	v, dir := newVault(t, realTempDir(t)), realTempDir(t)
 	path := filepath.Join(dir, "a")
 	writeFile(t, path, "evidence")
 	f, err := os.Open(path)
@@ -274,7 +274,7 @@ func TestStoreLeavesTheFile(t *testing.T) {
 func TestKey(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	state, dir := t.TempDir(), realTempDir(t)
+	state, dir := realTempDir(t), realTempDir(t)
 	v := newVault(t, state)
 	key := filepath.Join(state, "vault.key")
 	info, err := os.Stat(key)
@@ -303,7 +303,7 @@ func TestKey(t *testing.T) {
 
 func TestDamagedDatabaseIsAnError(t *testing.T) {
 	t.Parallel()
-	state := t.TempDir()
+	state := realTempDir(t)
 	require.NoError(t, newVault(t, state).Close())
 	require.NoError(t, os.WriteFile(filepath.Join(state, "vault.db"), bytes.Repeat([]byte("garbage!"), 4096), 0o600))
 	_, err := OpenVault(context.Background(), VaultConfig{Dir: state})
@@ -313,7 +313,7 @@ func TestDamagedDatabaseIsAnError(t *testing.T) {
 func TestExport(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	v, dir := newVault(t, t.TempDir()), realTempDir(t)
+	v, dir := newVault(t, realTempDir(t)), realTempDir(t)
 	writeFile(t, filepath.Join(dir, "a"), "x")
 	item, err := quarantine(v, filepath.Join(dir, "a"), threat.Hash{})
 	require.NoError(t, err)
@@ -329,7 +329,7 @@ func TestExport(t *testing.T) {
 // The same file reported many times at once is taken once.
 func TestConcurrentQuarantine(t *testing.T) {
 	t.Parallel()
-	v, dir := newVault(t, t.TempDir()), realTempDir(t)
+	v, dir := newVault(t, realTempDir(t)), realTempDir(t)
 	path := filepath.Join(dir, "x")
 	writeFile(t, path, "bad")
 	object := hashOf(t, path)
