@@ -19,7 +19,12 @@ func (r *Resolver) identify(pid int, text []byte) (identity, bool) {
 	if ok {
 		// A weak path must be the one that the runtime chose.
 		if e, known := r.Entry(ref.ID); known && (!ref.Weak || e.Cgroup == "" || e.Cgroup == ref.Path) {
-			return identity{w: e.Workload}, true
+			if e.Image == "" { // found by its group only: the runtime may tell more
+				if f, ok := r.find(ref); ok {
+					e = f
+				}
+			}
+			return identity{w: r.on(e.Workload)}, true
 		}
 	}
 	if e, known := r.byCgroup(cgroup.Paths(text)); known {
@@ -152,29 +157,55 @@ func (r *Resolver) ask(ref cgroup.Ref, done chan struct{}) {
 	close(done)
 }
 
-// Entry returns a running container by its id, from the first inventory that
-// knows it.
+// Entry returns a running container by its id, as the first inventory that
+// knows it describes it; what that one does not know is taken from the others.
 func (r *Resolver) Entry(container string) (Entry, bool) {
+	var out Entry
+	found := false
 	for _, inv := range r.cfg.Inventories {
-		if e, ok := inv.Entry(container); ok {
-			e.Workload = r.on(e.Workload)
-			return e, true
+		e, ok := inv.Entry(container)
+		if !ok {
+			continue
 		}
+		if found {
+			out.fill(e)
+			continue
+		}
+		out, found = e, true
+		out.Workload = r.on(e.Workload)
 	}
-	return Entry{}, false
+	return out, found
+}
+
+// fill takes what is missing from another inventory's entry.
+func (e *Entry) fill(o Entry) {
+	if e.Image == "" {
+		e.Image = o.Image
+	}
+	if e.PID == 0 {
+		e.PID = o.PID
+	}
+	if e.Cgroup == "" {
+		e.Cgroup = o.Cgroup
+	}
+	if e.Layers == nil {
+		e.Layers = o.Layers
+	}
 }
 
 // Entries returns the running containers of all inventories, each once.
 func (r *Resolver) Entries() []Entry {
-	seen := map[string]bool{}
+	at := map[string]int{}
 	var out []Entry
 	for _, inv := range r.cfg.Inventories {
 		for _, e := range inv.Entries() {
-			if !seen[e.Container] {
-				seen[e.Container] = true
-				e.Workload = r.on(e.Workload)
-				out = append(out, e)
+			if n, ok := at[e.Container]; ok {
+				out[n].fill(e)
+				continue
 			}
+			at[e.Container] = len(out)
+			e.Workload = r.on(e.Workload)
+			out = append(out, e)
 		}
 	}
 	return out

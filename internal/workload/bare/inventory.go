@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -95,6 +96,26 @@ func (i *Inventory) walk() error {
 	}
 	i.Replace(out)
 	return nil
+}
+
+// Entries returns the containers whose process still runs: between two walks
+// that is how ended ones are noticed.
+func (i *Inventory) Entries() []workload.Entry {
+	return slices.DeleteFunc(i.Table.Entries(), func(e workload.Entry) bool { return !i.alive(e) })
+}
+
+// Entry returns a container by id if its process still runs.
+func (i *Inventory) Entry(id string) (workload.Entry, bool) {
+	e, ok := i.Table.Entry(id)
+	if !ok || !i.alive(e) {
+		return workload.Entry{}, false
+	}
+	return e, true
+}
+
+func (i *Inventory) alive(e workload.Entry) bool {
+	_, err := os.Lstat(i.cfg.Proc + "/" + strconv.Itoa(e.PID))
+	return err == nil
 }
 
 func (i *Inventory) namespace(pid int) (string, error) {
