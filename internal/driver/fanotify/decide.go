@@ -8,11 +8,11 @@ import (
 	"github.com/lazaret/lazaret/internal/event"
 )
 
-// decide asks the handler about one access. It owns the event's descriptors
-// and a slot.
+// decide asks the handler about one access, in turn. It owns the event's
+// descriptors and a place.
 func (d *Driver) decide(parent context.Context, e Event, key event.FileKey, mode uint32, epoch uint64) {
 	defer d.busy.Done()
-	defer func() { <-d.slots }()
+	defer func() { <-d.places }()
 	ctx, cancel := context.WithTimeout(parent, d.cfg.Deadline)
 	defer cancel()
 	w := waiter{driver: d, fd: e.FD}
@@ -25,6 +25,14 @@ func (d *Driver) decide(parent context.Context, e Event, key event.FileKey, mode
 	defer stop()
 
 	h := hold(e)
+	select {
+	case d.turns <- struct{}{}:
+		defer func() { <-d.turns }()
+	case <-ctx.Done():
+		late()
+		h.close()
+		return
+	}
 	ev := h.event(key, mode)
 	a := Answer{Allow: !d.closed.Load()}
 	d.guard(func() { a = d.cfg.Handler.Access(ctx, ev) })

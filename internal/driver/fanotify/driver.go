@@ -66,9 +66,13 @@ type Config struct {
 	Deadline time.Duration
 	// FailClosed denies instead of allows when there is no decision.
 	FailClosed bool
-	// Inflight bounds the events that are being decided; each costs two
-	// descriptors. Default: an eighth of RLIMIT_NOFILE, at most 4096.
+	// Inflight bounds the accesses that are read and not yet decided; each costs
+	// two descriptors. Default: an eighth of RLIMIT_NOFILE, at most 4096.
 	Inflight int
+	// Handlers bounds the calls of Access at once; the other accesses in flight
+	// wait for their turn. The difference lets the reader go on answering the
+	// files that handlers themselves open. Default: half of Inflight.
+	Handlers int
 	// Writes bounds the queue of written files; each costs two descriptors.
 	// Default: half of Inflight.
 	Writes int
@@ -97,6 +101,9 @@ func (c Config) withDefaults() Config {
 		}
 		c.Inflight = max(c.Inflight, 8)
 	}
+	if c.Handlers <= 0 {
+		c.Handlers = max(c.Inflight/2, 1)
+	}
 	if c.Writes <= 0 {
 		c.Writes = max(c.Inflight/2, 8)
 	}
@@ -116,12 +123,13 @@ func (c Config) withDefaults() Config {
 type Driver struct {
 	cfg    Config
 	self   int
-	closed atomic.Bool // fail closed
-	wake   int         // eventfd that interrupts the reader
-	slots  chan struct{}
+	closed atomic.Bool   // fail closed
+	wake   int           // eventfd that interrupts the reader
+	places chan struct{} // taken by accesses in flight
+	turns  chan struct{} // taken by running handlers
 	busy   sync.WaitGroup
 	beat   atomic.Int64 // unix nanoseconds of the reader's last turn
-	stuck  bool         // no slot came free within a deadline; reader only
+	stuck  bool         // no place came free for a long time; reader only
 
 	count  counters
 	writes writeQueue
@@ -141,11 +149,12 @@ func New(cfg Config) (*Driver, error) {
 		return nil, fmt.Errorf("creating the fanotify driver: %w", err)
 	}
 	d := &Driver{
-		cfg:   cfg,
-		self:  os.Getpid(),
-		wake:  wake,
-		slots: make(chan struct{}, cfg.Inflight),
-		lost:  make(chan struct{}, 1),
+		cfg:    cfg,
+		self:   os.Getpid(),
+		wake:   wake,
+		places: make(chan struct{}, cfg.Inflight),
+		turns:  make(chan struct{}, cfg.Handlers),
+		lost:   make(chan struct{}, 1),
 	}
 	d.closed.Store(cfg.FailClosed)
 	d.writes.init(cfg.Writes)
@@ -158,7 +167,7 @@ func New(cfg Config) (*Driver, error) {
 func (d *Driver) SetFailClosed(closed bool) { d.closed.Store(closed) }
 
 // Beat returns when the reader last took a turn; it does so at least every
-// second unless it waits for a slot, at most one deadline long.
+// second unless it waits for a place, at most an eighth of a deadline.
 func (d *Driver) Beat() time.Time { return time.Unix(0, d.beat.Load()) }
 
 // Deadline returns the longest wait of an opener.

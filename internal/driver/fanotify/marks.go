@@ -55,10 +55,15 @@ func newMarks(d *Driver) *marks {
 	return &marks{d: d, queue: make(chan offer, min(256, max(d.cfg.Inflight/4, 4))), table: map[node]handle{}}
 }
 
+// settled reports whether a file is old enough to be remembered.
+func (m *marks) settled(key event.FileKey) bool {
+	return time.Since(time.Unix(0, key.CTime)) >= m.d.cfg.Settle
+}
+
 // offer takes over a clean file's event and marks its inode later, if it is
 // worth it. It never blocks.
 func (m *marks) offer(h *held, key event.FileKey, epoch uint64) {
-	if time.Since(time.Unix(0, key.CTime)) >= m.d.cfg.Settle {
+	if m.settled(key) {
 		select {
 		case m.queue <- offer{h, key, epoch}:
 			return
@@ -148,7 +153,8 @@ func (m *marks) register(n node, h handle) error {
 		// The number was reused, or two subvolumes share it: one may stay.
 		m.drop(n)
 	}
-	for len(m.order) > 0 && (len(m.table) >= m.d.cfg.Remembered || len(m.order) >= 2*m.d.cfg.Remembered) {
+	_, known := m.table[n]
+	for !known && len(m.order) > 0 && (len(m.table) >= m.d.cfg.Remembered || len(m.order) >= 2*m.d.cfg.Remembered) {
 		oldest := m.order[0]
 		m.order = m.order[1:]
 		m.drop(oldest)
@@ -158,7 +164,7 @@ func (m *marks) register(n node, h handle) error {
 			return fmt.Errorf("watching: %w", err)
 		}
 	}
-	if _, ok := m.table[n]; !ok {
+	if !known {
 		m.order = append(m.order, n)
 	}
 	m.table[n] = h

@@ -144,7 +144,11 @@ func (d *Driver) access(ctx context.Context, e Event) {
 		d.count.known.Add(1)
 		d.count.allowed.Add(1)
 		d.respond(e.FD, true)
-		d.marks.offer(&held{Event: e}, key, epoch)
+		if d.marks.settled(key) {
+			d.marks.offer(&held{Event: e}, key, epoch)
+		} else {
+			e.Close()
+		}
 		return
 	}
 	if !d.acquire(ctx) {
@@ -160,12 +164,13 @@ func (d *Driver) own(pid int32) bool {
 	return int(pid) == d.self || (d.cfg.Own != nil && d.cfg.Own(int(pid)))
 }
 
-// acquire takes a slot. When all are taken it stops reading, which leaves the
-// events in the kernel's queue, for at most one deadline; if none comes free
-// (handlers that hang) it no longer waits until one does.
+// acquire takes a place. When all are taken it stops reading, which leaves the
+// events in the kernel's queue. If none comes free for a while the handlers
+// hang, or wait for files that only this reader can let them open: then it goes
+// on without waiting until one does.
 func (d *Driver) acquire(ctx context.Context) bool {
 	select {
-	case d.slots <- struct{}{}:
+	case d.places <- struct{}{}:
 		d.stuck = false
 		return true
 	default:
@@ -173,10 +178,10 @@ func (d *Driver) acquire(ctx context.Context) bool {
 	if d.stuck {
 		return false
 	}
-	t := time.NewTimer(d.cfg.Deadline)
+	t := time.NewTimer(d.cfg.Deadline / 8)
 	defer t.Stop()
 	select {
-	case d.slots <- struct{}{}:
+	case d.places <- struct{}{}:
 		return true
 	case <-t.C:
 	case <-ctx.Done():

@@ -18,7 +18,7 @@ type Stats struct {
 	Allowed        uint64
 	Denied         uint64
 	Timeouts       uint64 // answered by the fail mode at the deadline
-	Saturated      uint64 // answered by the fail mode because every slot hung
+	Saturated      uint64 // answered by the fail mode because every place was taken
 	Panics         uint64 // of the handler
 	FDErrors       uint64 // denied by the kernel because the file could not be opened
 	ResponseErrors uint64 // answers that the kernel refused
@@ -52,7 +52,7 @@ func (d *Driver) Stats() Stats {
 		ResponseErrors: c.responseErrors.Load(), Overflows: c.overflows.Load(), Writes: c.writes.Load(),
 		Coalesced: c.coalesced.Load(), WritesLost: c.writesLost.Load(), Marked: c.marked.Load(),
 		Skipped: c.skipped.Load(), Dirtied: c.dirtied.Load(),
-		Remembered: uint64(remembered), Inflight: uint64(len(d.slots)),
+		Remembered: uint64(remembered), Inflight: uint64(len(d.places)),
 	}
 }
 
