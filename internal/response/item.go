@@ -3,6 +3,7 @@ package response
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -116,6 +117,23 @@ func escape(raw string) string {
 			b.WriteString(raw[i : i+n])
 		}
 		i += n
+	}
+	return b.String()
+}
+
+// unprintable undoes escape. A name may hold such a text by itself, so it is
+// only tried when there is no file of that name.
+func unprintable(printed string) string {
+	var b strings.Builder
+	for i := 0; i < len(printed); i++ {
+		if strings.HasPrefix(printed[i:], `\x`) && i+4 <= len(printed) {
+			if n, err := strconv.ParseUint(printed[i+2:i+4], 16, 8); err == nil && n >= 0x80 {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(printed[i])
 	}
 	return b.String()
 }

@@ -22,8 +22,21 @@ type Original struct {
 }
 
 // OpenOriginal opens the file at a target. It refuses what is not a regular
-// file and what belongs to an image (ErrImageLayer). The caller closes it.
+// file and what belongs to an image (ErrImageLayer). If nothing has that path,
+// it may be one made for people, as in threat.Location: its escaped bytes are
+// tried too. The caller closes the result.
 func OpenOriginal(t Target) (*Original, error) {
+	o, err := openOriginal(t)
+	if raw := unprintable(t.Path); errors.Is(err, ErrGone) && raw != t.Path {
+		t.Path, t.HostPath = raw, unprintable(t.HostPath)
+		if o, rawErr := openOriginal(t); !errors.Is(rawErr, ErrGone) {
+			return o, rawErr
+		}
+	}
+	return o, err
+}
+
+func openOriginal(t Target) (*Original, error) {
 	if t.ImageLayer {
 		return nil, fmt.Errorf("opening %q: %w", t.Path, ErrImageLayer)
 	}

@@ -280,6 +280,27 @@ func TestHardLinksAreCounted(t *testing.T) {
 	require.FileExists(t, path+"2")
 }
 
+// Findings carry paths made for people; decisions on them find the file.
+func TestPrintedPaths(t *testing.T) {
+	t.Parallel()
+	dir := realTempDir(t)
+	raw := filepath.Join(dir, "a\xff\xfe\\x41")
+	writeFile(t, raw, "bad")
+	o, err := OpenOriginal(Target{Path: escape(raw)})
+	require.NoError(t, err)
+	require.Equal(t, raw, o.target.Path)
+	require.NoError(t, o.Close())
+	// A file that really has the printed name comes first.
+	writeFile(t, escape(raw), "other")
+	o, err = OpenOriginal(Target{Path: escape(raw)})
+	require.NoError(t, err)
+	require.Equal(t, escape(raw), o.target.Path)
+	require.NoError(t, o.Close())
+	_, err = OpenOriginal(Target{Path: filepath.Join(dir, `none\xff`)})
+	require.ErrorIs(t, err, ErrGone)
+	require.ErrorContains(t, err, `none\\xff`)
+}
+
 func TestTargetOfOpenFile(t *testing.T) {
 	t.Parallel()
 	dir := realTempDir(t)

@@ -1,6 +1,7 @@
 package response
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -52,6 +53,9 @@ func FuzzParse(f *testing.F) {
 		parseStat([]byte(s))
 		require.LessOrEqual(t, len(unescape(s)), len(s))
 		strip(s)
-		escape(s)
+		require.LessOrEqual(t, len(unprintable(s)), len(s))
+		if !strings.Contains(s, `\x`) {
+			require.Equal(t, s, unprintable(escape(s)))
+		}
 	})
 }

@@ -118,10 +118,16 @@ func (r *Responder) carryOut(ctx context.Context, f *threat.Finding, d *threat.D
 	var detail string
 	var err error
 	switch d.Action {
-	case threat.Quarantine:
+	case threat.Quarantine, threat.Delete:
+		if f.Object.IsZero() { // nothing would say whether it is the right file
+			err = ErrNotInspected
+			break
+		}
+		if d.Action == threat.Delete {
+			detail, err = r.remove(ctx, f, t)
+			break
+		}
 		detail, err = r.quarantine(ctx, f, t)
-	case threat.Delete:
-		detail, err = r.remove(ctx, f, t)
 	case threat.Kill:
 		err = errors.New("the process is not known")
 		if f.Process != nil {

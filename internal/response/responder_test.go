@@ -92,6 +92,8 @@ func TestApply(t *testing.T) {
 			map[threat.Action]string{deny: "done", quarantine: "pending", kill: "pending"}, threat.Waiting, true, "99 workloads"},
 		"changed": {decision(policy.Enforce, deny, quarantine), func(_ *responderTest, f *threat.Finding, _ *Target) { f.Object[0]++ },
 			map[threat.Action]string{deny: "done", quarantine: "failed"}, threat.Open, true, "the content changed"},
+		"unknown object": {decision(policy.Enforce, quarantine), func(_ *responderTest, f *threat.Finding, _ *Target) { f.Object = threat.Hash{} },
+			map[threat.Action]string{quarantine: "failed"}, threat.Open, true, "not inspected"},
 		"no process": {decision(policy.Enforce, kill), nil, map[threat.Action]string{kill: "failed"}, threat.Open, true, "not known"},
 		"process ended": {decision(policy.Enforce, kill), func(_ *responderTest, f *threat.Finding, _ *Target) {
 			f.Process = &threat.Process{PID: 1 << 30, Start: 1}

@@ -44,8 +44,9 @@ var (
 	// ErrStillMalicious: what should be restored is still a threat and nobody
 	// allow-listed it.
 	ErrStillMalicious = errors.New("the file is still a threat: allow-list it to restore it")
-	// ErrNotInspected: what should be restored could not be inspected.
-	ErrNotInspected = errors.New("the file could not be inspected again")
+	// ErrNotInspected: what should be restored or taken was not inspected, so
+	// that nobody knows what it is.
+	ErrNotInspected = errors.New("the file was not inspected")
 )
 
 // classify turns the errors of file system calls into the package's own.
