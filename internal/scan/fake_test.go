@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/lazaret/lazaret/internal/condition"
 	"github.com/lazaret/lazaret/internal/engine"
@@ -39,6 +41,9 @@ type fakeInspector struct {
 
 func (f *fakeInspector) Inspect(ctx context.Context, file *os.File, _ engine.Limits) (*engine.Result, error) {
 	f.calls.Add(1)
+	if flags, err := unix.FcntlInt(file.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_ACCMODE != unix.O_RDONLY {
+		return nil, errors.New("the descriptor is not read-only")
+	}
 	epoch := threat.Epoch(f.epoch.Load())
 	content, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<30))
 	if err != nil {

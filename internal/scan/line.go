@@ -24,7 +24,7 @@ func problemOf(err error) *threat.Reason {
 	if errors.As(err, &pe) || errors.As(err, new(unix.Errno)) {
 		return &threat.Reason{Code: threat.ReasonUnreadable, Text: "Reading is not possible: " + err.Error() + "."}
 	}
-	return &threat.Reason{Code: threat.ReasonEngineFailed, Text: "The file was not inspected: " + err.Error() + "."}
+	return &threat.Reason{Code: threat.ReasonEngineUnavailable, Text: "The file was not inspected: " + err.Error() + "."}
 }
 
 // emit counts an outcome, sends its lines and tells the position; seq calls it
@@ -79,7 +79,7 @@ func verdictOf(p *threat.Reason) threat.Verdict {
 	switch p.Code {
 	case threat.ReasonNotRegular:
 		return ""
-	case threat.ReasonUnreadable, threat.ReasonEngineFailed:
+	case threat.ReasonUnreadable, threat.ReasonEngineUnavailable:
 		return threat.Error
 	}
 	return threat.Partial

@@ -56,16 +56,21 @@ func newReport(objects []threat.Object, epoch threat.Epoch, cached bool) Report 
 	return r
 }
 
-// changed makes the report of a file that changed while it was inspected: what
-// was found stands, but nothing can be called clean.
-func changed(objects []threat.Object, epoch threat.Epoch) Report {
-	own := append([]threat.Object(nil), objects...)
+// mark returns the report with a reason why it is not the whole truth: what was
+// found stands, but nothing can be called clean.
+func mark(r Report, why threat.Reason) Report {
+	own := append([]threat.Object(nil), r.Objects...)
 	first := &own[0]
 	first.Verdict = threat.Worst(first.Verdict, threat.Partial)
-	first.Reasons = append(append([]threat.Reason(nil), first.Reasons...), threat.Reason{
-		Code: threat.ReasonChanged, Text: "The file changed while it was inspected.",
-	})
-	return newReport(own, epoch, false)
+	first.Reasons = append(append([]threat.Reason(nil), first.Reasons...), why)
+	return newReport(own, r.Epoch, r.Cached)
+}
+
+var reasonChanged = threat.Reason{Code: threat.ReasonChanged, Text: "The file changed while it was inspected."}
+
+// changed makes the report of a file that changed while it was inspected.
+func changed(objects []threat.Object, epoch threat.Epoch) Report {
+	return mark(newReport(objects, epoch, false), reasonChanged)
 }
 
 // keep says how a result may be remembered: not at all, in memory, on disk,
@@ -79,11 +84,11 @@ func keep(objects []threat.Object) (memory, disk, limited bool) {
 		}
 		for _, r := range o.Reasons {
 			switch r.Code {
-			case threat.ReasonUnreadable, threat.ReasonChanged, threat.ReasonNoSignatures, threat.ReasonEngineFailed:
+			case threat.ReasonUnreadable, threat.ReasonChanged, threat.ReasonNoSignatures, threat.ReasonEngineUnavailable:
 				return false, false, false
-			case threat.ReasonLimitTime, threat.ReasonEngineTimeout:
-				// Depends on how busy the machine was: tried again after a restart,
-				// but not at every access.
+			case threat.ReasonLimitTime, threat.ReasonEngineTimeout, threat.ReasonEngineFailed:
+				// May depend on how busy the machine was: tried again after a
+				// restart, but not at every access.
 				disk, limited = false, true
 			case threat.ReasonTooLarge, threat.ReasonLimitDepth, threat.ReasonLimitMembers, threat.ReasonLimitTotal,
 				threat.ReasonLimitRatio, threat.ReasonSparseOverlong:

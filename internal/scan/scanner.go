@@ -242,12 +242,15 @@ func (r *run) attempt(ctx context.Context, it *target.Item, o *outcome, last boo
 	if err != nil {
 		return false, r.failed(ctx, o, err)
 	}
+	if !it.Hash.IsZero() && o.report.Hash != it.Hash {
+		o.report = mark(o.report, threat.Reason{Code: threat.ReasonDamaged, Text: "The content is not what its digest says."})
+	}
 	replaced := !it.Current(key)
 	if (replaced || o.report.Has(threat.ReasonChanged)) && !last {
 		return true, nil
 	}
 	if replaced && !o.report.Has(threat.ReasonChanged) {
-		o.report = changed(o.report.Objects, o.report.Epoch)
+		o.report = mark(o.report, reasonChanged)
 	}
 	if o.report.Verdict.Threat() && r.options.Found != nil {
 		err = r.options.Found(ctx, Hit{Location: it.Location, File: f, Key: key, Report: o.report})

@@ -3,6 +3,7 @@ package scan
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -166,7 +167,7 @@ func TestScanFaults(t *testing.T) {
 			}
 			return os.Rename(p+".new", p)
 		}, threat.Partial, threat.ReasonChanged},
-		{"engine fails", func(string, int) error { return errors.New("the worker could not be started") }, threat.Error, threat.ReasonEngineFailed},
+		{"engine fails", func(string, int) error { return errors.New("the worker could not be started") }, threat.Error, threat.ReasonEngineUnavailable},
 		{"directory removed and made anew", func(p string, _ int) error {
 			if err := os.RemoveAll(filepath.Dir(p)); err != nil {
 				return err
@@ -349,16 +350,22 @@ func TestScanImageLayerOnce(t *testing.T) {
 	s, _ := newService(t, t.TempDir(), f)
 	blob := filepath.Join(t.TempDir(), "blob")
 	write(t, blob, "archive of a layer")
-	layer := target.Layer{Digest: "sha256:0123", Size: 18, Open: func(context.Context) (*os.File, error) { return os.Open(blob) }}
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte("archive of a layer")))
+	layer := target.Layer{Digest: digest, Size: 18, Open: func(context.Context) (*os.File, error) { return os.Open(blob) }}
 	images := &fakeImages{layers: []target.Layer{layer}}
 	scanner := &Scanner{Service: s, Targets: &target.Resolver{Images: images}}
 	for range 2 {
 		lines, sum := collect(t, scanner, api.ScanRequest{Image: "app.tar", All: true}, Options{})
-		require.Equal(t, "sha256:0123", lines["app.tar!/sha256:0123!/inner"].Layer)
+		require.Equal(t, digest, lines["app.tar!/"+digest+"!/inner"].Layer)
 		require.EqualValues(t, 1, sum.Files)
 	}
 	require.EqualValues(t, 1, f.calls.Load())
 	require.Equal(t, 2, images.done)
+	images.layers[0].Digest = "sha256:" + strings.Repeat("00", 31) + "01"
+	lines, _ := collect(t, scanner, api.ScanRequest{Image: "app.tar"}, Options{})
+	l := lines["app.tar!/"+images.layers[0].Digest]
+	require.Equal(t, threat.Partial, l.Verdict)
+	require.Equal(t, threat.ReasonDamaged, l.Reasons[0].Code)
 }
 
 func TestScanStdin(t *testing.T) {

@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/lazaret/lazaret/internal/condition"
 	"github.com/lazaret/lazaret/internal/engine"
 	"github.com/lazaret/lazaret/internal/event"
@@ -394,21 +392,4 @@ func limitsSum(l engine.Limits) uint32 {
 	b := fmt.Appendf(make([]byte, 0, 128), "%d %d %d %d %d %d %d %d",
 		l.Depth, l.Members, l.MemberSize, l.Total, l.Ratio, l.RatioAfter, l.Buffer, l.Time)
 	return max(crc32.ChecksumIEEE(b), 1)
-}
-
-// dup makes a descriptor that outlives the caller's.
-func dup(f *os.File) (*os.File, error) {
-	c, err := f.SyscallConn()
-	if err != nil {
-		return nil, fmt.Errorf("duplicating descriptor: %w", err)
-	}
-	fd := -1
-	var dupErr error
-	if err := c.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3) }); err != nil {
-		return nil, fmt.Errorf("duplicating descriptor: %w", err)
-	}
-	if dupErr != nil {
-		return nil, fmt.Errorf("duplicating descriptor: %w", dupErr)
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
 }

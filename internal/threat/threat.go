@@ -175,8 +175,8 @@ const (
 	ReasonChanged           = "changed"            // content changed while it was inspected
 	ReasonEngineCrashed     = "engine_crashed"     // the content crashed the engine, twice
 	ReasonEngineTimeout     = "engine_timeout"     // the watchdog ended the engine
-	ReasonEngineFailed      = "engine_failed"      // the engine could not be asked
-	ReasonEngineUnavailable = "engine_unavailable" // no engine process could be started
+	ReasonEngineFailed      = "engine_failed"      // an engine could not inspect the content
+	ReasonEngineUnavailable = "engine_unavailable" // no engine process could be started or asked
 	ReasonNotRegular        = "not_regular"        // FIFO, socket, device: never opened
 	ReasonNoSignatures      = "no_signatures"      // no bundle is active
 	ReasonSparseOverlong    = "sparse_overlong"    // sparse beyond what is inspected

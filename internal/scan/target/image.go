@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/lazaret/lazaret/internal/engine"
@@ -16,8 +17,7 @@ type Layer struct {
 	Digest string
 	// Size of the blob in bytes.
 	Size int64
-	// Open gives the blob as a file of its own; the caller closes it. Its digest
-	// was verified.
+	// Open gives the blob as a file of its own; the caller closes it.
 	Open func(ctx context.Context) (*os.File, error)
 }
 
@@ -55,7 +55,10 @@ func (m *Image) Walk(ctx context.Context, after string, yield func(Item) error) 
 			return err
 		}
 		l := m.Layers[next]
+		digest, _ := strings.CutPrefix(l.Digest, "sha256:")
+		claimed, _ := threat.ParseHash(digest) // zero for other digests
 		err := yield(Item{
+			Hash:     claimed,
 			Position: strconv.Itoa(next),
 			Location: threat.Location{Path: Display(m.Name) + "!/" + l.Digest, Layer: l.Digest, Image: Display(m.Name)},
 			Size:     l.Size, Limits: m.Limits, Volatile: true, open: l.Open,

@@ -10,7 +10,7 @@ import (
 	"github.com/lazaret/lazaret/internal/threat"
 )
 
-func unreadable(path string, err error) *threat.Reason {
+func unreadable(err error) *threat.Reason {
 	var text string
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -38,6 +38,8 @@ type Item struct {
 	Key event.FileKey
 	// Size in bytes as the walk saw it.
 	Size int64
+	// Hash is what the content is said to have; zero if nothing is said.
+	Hash threat.Hash
 	// Problem says why there is nothing to open; nil for files.
 	Problem *threat.Reason
 	// Limits of the inspection; zero fields mean the defaults.

@@ -50,7 +50,7 @@ func (t *Tree) Walk(ctx context.Context, after string, yield func(Item) error) e
 	}
 	parent, name, st, err := t.root()
 	if err != nil {
-		return w.problem(".", shown, unreadable(shown, err))
+		return w.problem(".", shown, unreadable(err))
 	}
 	defer parent.release()
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -130,7 +130,7 @@ func (w *walk) dir(d *dir, rel, shown string, after []string, depth int) error {
 	if stop != nil || err == nil {
 		return stop
 	}
-	return w.problem(position(rel), shown, unreadable(shown, err))
+	return w.problem(position(rel), shown, unreadable(err))
 }
 
 func (w *walk) child(d *dir, name, rel, shown string, after []string, depth int) error {
@@ -142,7 +142,7 @@ func (w *walk) child(d *dir, name, rel, shown string, after []string, depth int)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // removed since the directory was read: it is not there
 		}
-		return w.problem(rel, shown, unreadable(shown, err))
+		return w.problem(rel, shown, unreadable(err))
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFLNK:
@@ -168,12 +168,12 @@ func (w *walk) child(d *dir, name, rel, shown string, after []string, depth int)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		return w.problem(rel, shown, unreadable(shown, err))
+		return w.problem(rel, shown, unreadable(err))
 	}
 	defer sub.release()
 	// Ask the opened directory: an automount, or a rename, may have happened.
 	if err := unix.Fstat(sub.fd, &st); err != nil {
-		return w.problem(rel, shown, unreadable(shown, err))
+		return w.problem(rel, shown, unreadable(err))
 	}
 	if st.Dev != w.dev {
 		if w.tree.OneFileSystem {
@@ -230,12 +230,12 @@ func (i *Item) Open(ctx context.Context) (*os.File, event.FileKey, error) {
 		if errors.As(err, &p) {
 			return nil, event.FileKey{}, p
 		}
-		return nil, event.FileKey{}, &Problem{Reason: *unreadable(i.Location.Path, err), Err: err}
+		return nil, event.FileKey{}, &Problem{Reason: *unreadable(err), Err: err}
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		f.Close()
-		return nil, event.FileKey{}, &Problem{Reason: *unreadable(i.Location.Path, err), Err: err}
+		return nil, event.FileKey{}, &Problem{Reason: *unreadable(err), Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		f.Close()
