@@ -28,15 +28,12 @@ import (
 	"github.com/lazaret/lazaret/internal/threat"
 )
 
-// ErrNoBundle is what a Repository answers about an epoch it does not have.
-var ErrNoBundle = errors.New("no such bundle")
-
-// Repository is the signature repository.
+// Repository is the signature repository; signature.Repository is one.
 type Repository interface {
 	// List returns all bundles, newest first; the active one is marked.
 	List() ([]api.Bundle, error)
 	// Rollback publishes the content of an older bundle under a new epoch. An
-	// epoch that is not there is an error wrapping ErrNoBundle.
+	// epoch that is not there is an error wrapping signature.ErrNotFound.
 	Rollback(ctx context.Context, epoch threat.Epoch, by, reason string) (api.Bundle, error)
 	// Handler serves the repository's files from the root of its path.
 	Handler() http.Handler

@@ -23,10 +23,13 @@ import (
 	"github.com/lazaret/lazaret/internal/manager/authz"
 	"github.com/lazaret/lazaret/internal/manager/limit"
 	"github.com/lazaret/lazaret/internal/manager/store"
+	"github.com/lazaret/lazaret/internal/signature"
 	"github.com/lazaret/lazaret/internal/threat"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
+
+var _ Repository = (*signature.Repository)(nil)
 
 // fakeRepository is a signature repository in memory.
 type fakeRepository struct {
@@ -54,7 +57,7 @@ func (f *fakeRepository) add(b api.Bundle) api.Bundle {
 
 func (f *fakeRepository) Rollback(_ context.Context, e threat.Epoch, by, reason string) (api.Bundle, error) {
 	if int(e) > len(f.bundles) {
-		return api.Bundle{}, ErrNoBundle
+		return api.Bundle{}, signature.ErrNotFound
 	}
 	return f.add(api.Bundle{By: by, Comment: reason, RollbackOf: e}), nil
 }
@@ -94,6 +97,7 @@ type testBench struct {
 	repo    *fakeRepository
 	url     string
 	secrets map[string]string // token by user or node
+	cut     func()            // breaks all connections
 }
 
 func newManager(t *testing.T, dir string) *Manager {
@@ -125,7 +129,7 @@ func bench(t *testing.T) *testBench {
 		require.NoError(t, <-done)
 		require.NoError(t, m.Close())
 	})
-	b.url = srv.URL
+	b.url, b.cut = srv.URL, srv.CloseClientConnections
 	for name, roles := range map[string][]string{
 		"paula": {"platform"}, "sven": {"security"}, "anna": {"auditor"}, "olga": {"owner"},
 	} {
@@ -165,9 +169,11 @@ func (b *testBench) as(name string) *api.Client {
 	return c
 }
 
-// root is a principal as the unix socket gives it.
-func root() authz.Principal {
-	return authz.Principal{Name: localRoot, Roles: []authz.Role{authz.Local}, Local: true}
+func newRequest(t *testing.T, ctx context.Context, url string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+	require.NoError(t, err)
+	return r
 }
 
 // wantProblem asserts status and type of an error.

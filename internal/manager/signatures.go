@@ -16,6 +16,7 @@ import (
 
 	"github.com/lazaret/lazaret/api"
 	"github.com/lazaret/lazaret/internal/manager/store"
+	"github.com/lazaret/lazaret/internal/signature"
 )
 
 // maxSources bounds the files of one import.
@@ -141,7 +142,7 @@ func (m *Manager) rollback(ctx context.Context, in *rollbackIn) (*answer[api.Bun
 		return nil, err
 	}
 	b, err := m.Repository.Rollback(ctx, in.Body.Epoch, callOf(ctx).principal.Name, in.Body.Reason)
-	if errors.Is(err, ErrNoBundle) {
+	if errors.Is(err, signature.ErrNotFound) {
 		return nil, problem(http.StatusNotFound, api.ProblemNotFound, "%v", err)
 	}
 	if err != nil {
