@@ -222,7 +222,7 @@ func TestScanCancel(t *testing.T) {
 	}
 	s, _ := newService(t, t.TempDir(), f)
 	dir := t.TempDir()
-	for i := range 5000 {
+	for i := range 500 {
 		write(t, fmt.Sprintf("%s/%d", dir, i), fmt.Sprint(i))
 	}
 	n := 0
