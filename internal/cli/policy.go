@@ -176,8 +176,8 @@ func (a *app) policyExplain() *cobra.Command {
 				return a.print(e, func(w *output.Writer) {
 					w.Line("%s (%s) gets policy %s", name(e.Workload), e.Workload.ID, e.Policy)
 					w.Row("POLICY", "SELECTS", "WHY")
-					for _, s := range e.Steps {
-						w.Row(s.Policy, yes(s.Matched), s.Why)
+					for _, s := range e.Considered {
+						w.Row(s.Policy, yes(s.Selected), s.Why)
 					}
 				})
 			})

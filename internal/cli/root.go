@@ -67,7 +67,7 @@ Exit codes: 0 clean, 1 threat found, 2 error, 3 not inspected completely,
 	f.VarP(&a.format, "output", "o", "output: "+strings.Join(output.Formats, ", "))
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress and no remarks on standard error")
 	root.AddCommand(
-		a.scanCommand(), a.statusCommand(), a.findingCommand(), a.quarantineCommand(), a.policyCommand(),
+		a.scanCommand(), a.scansCommand(), a.statusCommand(), a.findingCommand(), a.quarantineCommand(), a.policyCommand(),
 		a.signatureCommand(), a.workloadCommand(), a.nodeCommand(), a.auditCommand(),
 		a.userCommand(), a.tokenCommand(), a.loginCommand(), a.logoutCommand(), a.setupCommand(), a.setupLinkCommand(),
 		a.upCommand(), a.serviceCommand(), a.configCommand(), a.supportCommand(), a.versionCommand(),

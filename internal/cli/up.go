@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -58,21 +59,26 @@ The first start prints a one-time link to create the first user.`,
 	return c
 }
 
+// ServiceConfig is the environment variable in which the supervisor hands the
+// service its configuration, as YAML.
+const ServiceConfig = "LAZARET_SERVICE_CONFIG"
+
 // serviceCommand is what the supervisor starts.
 func (a *app) serviceCommand() *cobra.Command {
-	var f upFlags
-	c := &cobra.Command{
+	return &cobra.Command{
 		Use: "service", Hidden: true, Args: cobra.NoArgs, Short: "The supervised part of up",
 		RunE: func(c *cobra.Command, _ []string) error {
-			conf, err := a.upConfig(&f)
+			text := a.Getenv(ServiceConfig)
+			if text == "" {
+				return usageError{errors.New("service is started by `lazaret up`, not by people")}
+			}
+			conf, err := config.Parse([]byte(text))
 			if err != nil {
-				return err
+				return fmt.Errorf("reading the supervisor's configuration: %w", err)
 			}
 			return a.Service(c.Context(), conf)
 		},
 	}
-	f.register(c)
-	return c
 }
 
 func (a *app) upConfig(f *upFlags) (config.Config, error) {

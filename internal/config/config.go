@@ -228,11 +228,20 @@ func (c Config) ManagerSocket() string { return filepath.Join(c.RunDir, "manager
 // NodeSocket is the node's local streaming API.
 func (c Config) NodeSocket() string { return filepath.Join(c.RunDir, "node.sock") }
 
-// Map returns the configuration as the file's keys and values, for display.
-func Map(c Config) (map[string]any, error) {
+// Format returns the configuration as a file that Parse reads.
+func Format(c Config) ([]byte, error) {
 	b, err := yaml.Marshal(c)
 	if err != nil {
-		return nil, fmt.Errorf("showing configuration: %w", err)
+		return nil, fmt.Errorf("writing configuration: %w", err)
+	}
+	return b, nil
+}
+
+// Map returns the configuration as the file's keys and values, for display.
+func Map(c Config) (map[string]any, error) {
+	b, err := Format(c)
+	if err != nil {
+		return nil, err
 	}
 	m := map[string]any{}
 	if err := yaml.Unmarshal(b, &m); err != nil {

@@ -108,13 +108,16 @@ func New(c Config) (*Pool, error) {
 	return p, nil
 }
 
-// Inspect implements engine.Inspector. The descriptor must not be writable: it
-// goes to a process that may have been taken over by what it reads.
+// Inspect implements engine.Inspector. A descriptor that is writable is opened
+// again for reading: it goes to a process that may have been taken over by what
+// it reads.
 func (p *Pool) Inspect(ctx context.Context, f *os.File, limits engine.Limits) (*engine.Result, error) {
 	start := time.Now()
-	if err := checkReadOnly(f); err != nil {
+	f, done, err := readOnly(f)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	b := p.bundle.Load()
 	if b == nil {
 		return p.without(ctx, f, 0, threat.Partial, threat.ReasonNoSignatures, "no signatures are active", nil, start)
@@ -212,23 +215,30 @@ func (p *Pool) withDefaults(l engine.Limits) engine.Limits {
 	return l
 }
 
-func checkReadOnly(f *os.File) error {
+// readOnly returns f, or another descriptor of its file that cannot write; done
+// closes that one.
+func readOnly(f *os.File) (_ *os.File, done func(), err error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("using the descriptor of %s: %w", f.Name(), err)
+		return nil, nil, fmt.Errorf("using the descriptor of %s: %w", f.Name(), err)
 	}
-	var flags int
+	var again *os.File
 	var failed error
-	if err := raw.Control(func(fd uintptr) { flags, failed = unix.FcntlInt(fd, unix.F_GETFL, 0) }); err != nil {
+	if err := raw.Control(func(fd uintptr) {
+		var flags int
+		if flags, failed = unix.FcntlInt(fd, unix.F_GETFL, 0); failed == nil && flags&unix.O_ACCMODE != unix.O_RDONLY {
+			again, failed = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_RDONLY|unix.O_NONBLOCK, 0)
+		}
+	}); err != nil {
 		failed = err
 	}
 	if failed != nil {
-		return fmt.Errorf("using the descriptor of %s: %w", f.Name(), failed)
+		return nil, nil, fmt.Errorf("using the descriptor of %s: %w", f.Name(), failed)
 	}
-	if flags&unix.O_ACCMODE != unix.O_RDONLY {
-		return fmt.Errorf("inspecting %s: the descriptor is not read-only", f.Name())
+	if again == nil {
+		return f, func() {}, nil
 	}
-	return nil
+	return again, func() { _ = again.Close() }, nil
 }
 
 // Close kills all workers and waits until they are gone. Inspections under way

@@ -75,12 +75,17 @@ func (p *Pool) start(ctx context.Context, b *bundle) (w *process, err error) {
 	return w, nil
 }
 
-// environment is all the worker gets of ours. The Go heap of a worker is its
-// buffers: collecting early keeps them from adding up.
+// softMemory is the Go heap above which a worker collects eagerly. It is little
+// more than one full buffer: what a worker allocates is mostly buffers, which
+// cost nothing to scan, so that collecting early is cheap and keeps the dead
+// ones from adding up.
+const softMemory = 96 << 20
+
+// environment is all the worker gets of ours.
 func (p *Pool) environment() []string {
 	return []string{
 		"GOGC=50",
-		"GOMEMLIMIT=" + strconv.FormatInt(p.config.MemoryLimit*3/4, 10),
+		"GOMEMLIMIT=" + strconv.FormatInt(min(p.config.MemoryLimit*3/4, softMemory), 10),
 		"GOTRACEBACK=single",
 		MemoryLimitVariable + "=" + strconv.FormatInt(p.config.MemoryLimit, 10),
 		"MALLOC_ARENA_MAX=1",

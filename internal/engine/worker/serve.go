@@ -24,7 +24,8 @@ type Pipeline interface {
 type Loaded struct {
 	Pipeline Pipeline
 	Ready    Readiness
-	// Idle is called when nothing came for a while, to give memory back.
+	// Idle is called when nothing came for a while and after large objects, to
+	// give memory back.
 	Idle func()
 }
 
@@ -58,7 +59,12 @@ type server struct {
 	fd      int
 	in, oob []byte
 	out     []byte
+	largest int64 // object of the file under inspection, in bytes
 }
+
+// largeObject is the size in bytes from which on the memory an object took is
+// given back at once: the scan took much longer than that does.
+const largeObject = 16 << 20
 
 func (s *server) loading() (map[string]*os.File, error) {
 	n, fds, err := receive(s.fd, s.in, s.oob)
@@ -106,22 +112,24 @@ func (s *server) run(loaded *Loaded) error {
 		if err != nil || len(fds) != 1 {
 			return fmt.Errorf("receiving a request: %w", errMalformed)
 		}
-		busy = true
+		busy, s.largest = true, 0
 		err = s.inspect(loaded.Pipeline, id, fds[0], limits)
 		unix.Close(fds[0])
 		if err != nil {
 			return err
+		}
+		if s.largest >= largeObject && loaded.Idle != nil {
+			loaded.Idle()
 		}
 	}
 }
 
 func (s *server) inspect(p Pipeline, id uint64, fd int, limits engine.Limits) error {
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), limits.Time)
-	defer cancel()
 	s.out = beginAnswer(s.out[:0], id, "")
 	var lost error // of the socket: the pool is gone
 	emit := func(o threat.Object) error {
+		s.largest = max(s.largest, o.Size)
 		encoded, err := encode(&o)
 		if err != nil {
 			return err
@@ -143,7 +151,8 @@ func (s *server) inspect(p Pipeline, id uint64, fd int, limits engine.Limits) er
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		err = errNotRegular
 	default:
-		err = p.Inspect(ctx, descriptor(fd), st.Size, limits, emit)
+		// The pipeline keeps the time limit itself, and the pool behind it.
+		err = p.Inspect(context.Background(), descriptor(fd), st.Size, limits, emit)
 	}
 	if lost == nil && err != nil {
 		// Objects may be waiting; the fault goes into a message of its own.

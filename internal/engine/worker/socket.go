@@ -2,7 +2,6 @@ package worker
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"os"
 
@@ -85,25 +84,4 @@ func send(fd int, b []byte) error {
 			return err
 		}
 	}
-}
-
-// descriptor reads a file with pread and nothing else.
-type descriptor int
-
-// ReadAt implements io.ReaderAt.
-func (d descriptor) ReadAt(b []byte, offset int64) (n int, err error) {
-	for n < len(b) {
-		m, err := unix.Pread(int(d), b[n:], offset+int64(n))
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return n, os.NewSyscallError("pread", err)
-		case m == 0:
-			return n, io.EOF
-		}
-		if m > 0 {
-			n += m
-		}
-	}
-	return n, nil
 }

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -59,3 +60,38 @@ func Describe(f *threat.Finding, objects []threat.Object) {
 
 // maxReasons bounds what an archive with thousands of unreadable members adds.
 const maxReasons = 20
+
+// Hit makes a finding of a file that a scan found. What a scan of the host's
+// files sees belongs to the workload of its location.
+func (g *Guard) Hit(ctx context.Context, h scan.Hit) error {
+	w := g.Who.Host()
+	if h.Location.Workload != "" && h.Location.Workload != w.ID {
+		w = threat.Workload{ID: h.Location.Workload, Kind: threat.KindContainer, Name: h.Location.Workload, Image: h.Location.Image, Node: g.Node}
+		for _, known := range g.Who.Workloads() {
+			if known.ID == w.ID {
+				w = known
+			}
+		}
+	}
+	p, _ := g.policies.Load().For(w)
+	now := time.Now().UTC()
+	h.Location.Node = g.Node
+	c := Case{
+		Key:   h.Key,
+		Place: workload.Place{Path: h.Location.Path, HostPath: h.Location.HostPath, Layer: h.Location.Layer, Writable: h.Location.Layer == "" || h.Location.Layer == workload.LayerUpper},
+		Finding: threat.Finding{
+			Time: now, LastSeen: now, Node: g.Node, Workload: w, Object: h.Report.Hash, Size: h.Report.Size,
+			Location: h.Location, Trigger: "scan", Verdict: h.Report.Verdict, Severity: h.Report.Severity(),
+			Epoch: h.Report.Epoch, Policy: p.Name(), State: threat.Open, Count: 1,
+		},
+	}
+	Describe(&c.Finding, h.Report.Objects)
+	c.Decision = p.Decide(&policy.Input{
+		Workload: w, Verdict: h.Report.Verdict, Severity: c.Finding.Severity, Location: h.Location,
+		Hash: h.Report.Hash, Detections: c.Finding.Detections, Allowed: g.Allowed(h.Report.Hash), Now: now,
+	})
+	if c.Decision.Excluded != nil || g.Allowed(h.Report.Hash) {
+		return nil
+	}
+	return g.Cases.Open(ctx, c)
+}

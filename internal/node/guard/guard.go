@@ -23,11 +23,13 @@ import (
 type Scans interface {
 	Lookup(key event.FileKey) (scan.Report, bool)
 	Inspect(ctx context.Context, r scan.Request) (scan.Report, error)
+	Remember(h threat.Hash, l threat.Location)
 }
 
 // Attributor tells whose access it is and where the file is for its workload.
 type Attributor interface {
 	Host() threat.Workload
+	Workloads() []threat.Workload
 	Process(pid int) (threat.Workload, error)
 	Describe(pid int) (threat.Process, error)
 	Locate(pid int, name string, dev, ino uint64) (workload.Place, error)
@@ -189,6 +191,7 @@ func (g *Guard) unanswered(ctx context.Context, ev *event.File, w threat.Workloa
 // judge applies the policy to a verdict that is not clean.
 func (g *Guard) judge(ctx context.Context, ev *event.File, w threat.Workload, p *policy.Policy, r scan.Report) fanotify.Answer {
 	c := g.newCase(ev, w, p, &r)
+	g.Scans.Remember(r.Hash, c.Finding.Location)
 	denied := c.Decision.Denies() && ev.Op != event.Write
 	if r.Verdict.Threat() && c.Decision.Excluded == nil && !g.Allowed(r.Hash) && !g.repeats.again(w.ID, ev.Key) {
 		g.stats.Threats.Add(1)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/lazaret/lazaret/api"
@@ -52,7 +53,8 @@ type Link struct {
 	Config
 	changed chan struct{} // the manager has a new configuration
 	report  chan struct{} // something worth reporting changed
-	etag    string
+	mu      sync.Mutex    // one fetch at a time
+	etag    string        // of the configuration in force
 }
 
 // New returns a link; Run makes it work.
@@ -78,6 +80,9 @@ func (l *Link) Run(ctx context.Context) error {
 
 // Fetch makes the link ask for the node's configuration soon.
 func (l *Link) Fetch() { wake(l.changed) }
+
+// FetchNow fetches the configuration and returns when it is in force.
+func (l *Link) FetchNow(ctx context.Context) error { return l.fetchConfig(ctx) }
 
 // ReportNow makes the link report soon.
 func (l *Link) ReportNow() { wake(l.report) }
@@ -221,6 +226,8 @@ func (l *Link) configure(ctx context.Context) error {
 }
 
 func (l *Link) fetchConfig(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var c api.NodeConfig

@@ -1,0 +1,55 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"os"
+
+	"github.com/lazaret/lazaret/internal/workload"
+	"github.com/lazaret/lazaret/internal/workload/containerd"
+)
+
+// socket returns the path of a runtime's socket: the configured one, the usual
+// one if it exists, or none.
+func socket(configured, usual string) string {
+	switch configured {
+	case "off":
+		return ""
+	case "auto", "":
+		if _, err := os.Stat(usual); err != nil {
+			return ""
+		}
+		return usual
+	}
+	return configured
+}
+
+// openWorkloads makes an inventory per runtime that is there.
+func (n *Node) openWorkloads(context.Context) error {
+	var inventories []workload.Inventory
+	if s := socket(n.cfg.Runtimes.Containerd, containerd.DefaultSocket); s != "" {
+		inv, err := containerd.New(containerd.Config{Socket: s, Log: n.cfg.Logger})
+		if err != nil {
+			return err
+		}
+		n.closers = append(n.closers, inv)
+		inventories = append(inventories, inv)
+	}
+	n.runtimes = len(inventories) > 0
+	var err error
+	n.who, err = workload.New(workload.Config{
+		Node: n.cfg.Node, Inventories: inventories, Log: n.cfg.Logger, OnChange: n.workloadChanged,
+	})
+	return err
+}
+
+// workloadChanged is called for containers that start and stop.
+func (n *Node) workloadChanged(c workload.Change) {
+	n.cfg.Logger.Debug("workload changed", slog.String("workload", c.Workload.ID), slog.Bool("running", c.Running))
+	if n.protection != nil && c.Running {
+		n.protection.Changed()
+	}
+	if n.link != nil {
+		n.link.ReportNow()
+	}
+}
