@@ -2,6 +2,7 @@ package workload
 
 import (
 	"fmt"
+	"os"
 	"path"
 	"strings"
 	"unicode/utf8"
@@ -88,11 +89,7 @@ func (r *Resolver) layer(pid int, m mounts.Place, p *Place) string {
 		p.Image = w.Image
 		if container, ok := strings.CutPrefix(w.ID, ID("")); ok {
 			if e, ok := r.known(container); ok {
-				for _, dir := range []string{m.LayerName, m.Layer} {
-					if d := e.Layers[dir]; d != "" {
-						return d
-					}
-				}
+				return layerName(e, m.LayerName, m.Layer)
 			}
 		}
 	}
@@ -111,6 +108,48 @@ func (r *Resolver) known(container string) (Entry, bool) {
 		return f, true
 	}
 	return e, ok
+}
+
+// Layer is one layer of a running container.
+type Layer struct {
+	// Name as in Place.Layer: LayerUpper, a digest, or a name of the directory.
+	Name string
+	// Dir is the layer's directory on the host, without symbolic links. Its
+	// files are what inspection of the container reads; a lower layer is shared
+	// with other containers.
+	Dir string
+	// Upper is the container's own, writable layer.
+	Upper bool
+}
+
+// Layers returns the layers of a running container, topmost first; none if
+// its root is no overlay (then /proc/PID/root is what there is to read).
+func (r *Resolver) Layers(e Entry) ([]Layer, error) {
+	if e.PID <= 0 {
+		return nil, fmt.Errorf("finding the layers of %s: %w", e.ID, os.ErrNotExist)
+	}
+	dirs, err := r.mounts.Layers(e.PID)
+	if err != nil {
+		return nil, fmt.Errorf("finding the layers of %s: %w", e.ID, err)
+	}
+	out := make([]Layer, len(dirs))
+	for i, d := range dirs {
+		out[i] = Layer{Name: layerName(e, d.Name, d.Dir), Dir: d.Dir, Upper: d.Upper}
+		if d.Upper {
+			out[i].Name = LayerUpper
+		}
+	}
+	return out, nil
+}
+
+// layerName is a read-only layer's digest if the runtime told it.
+func layerName(e Entry, dirs ...string) string {
+	for _, dir := range dirs {
+		if d := e.Layers[dir]; d != "" {
+			return d
+		}
+	}
+	return directoryName(dirs[len(dirs)-1])
 }
 
 // directoryName names a layer by its directory: ".../snapshots/12/fs" and

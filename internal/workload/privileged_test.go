@@ -151,7 +151,7 @@ func start(t *testing.T, run bool) *world {
 		done := make(chan error, 1)
 		go func() { done <- w.resolver.Run(ctx) }()
 		t.Cleanup(func() { cancel(); require.NoError(t, <-done) })
-		require.Eventually(t, func() bool { return inv.State() == nil }, 10*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return inv.State() == nil }, 20*time.Second, 10*time.Millisecond)
 	}
 	w.watcher = watch(t, rt.Mount(), w.resolver)
 	return w
@@ -230,10 +230,19 @@ func TestContainer(t *testing.T) {
 	}
 	require.Contains(t, points, w.rt.Mount())
 
-	require.Len(t, w.resolver.Lookup("web"), 1)
+	found := w.resolver.Lookup("web")
+	require.Len(t, found, 1)
+	layers, err := w.resolver.Layers(found[0])
+	require.NoError(t, err)
+	require.Len(t, layers, 4)
+	require.Equal(t, workload.LayerUpper, layers[0].Name)
+	for n, digest := range w.image.Layers { // bottom first
+		require.Equal(t, digest, layers[len(layers)-1-n].Name)
+	}
+	require.FileExists(t, filepath.Join(layers[0].Dir, "data/upper"))
 	require.Len(t, w.resolver.Lookup(id), 1)
 	require.NoError(t, c.Stop(t.Context()))
-	require.Eventually(t, func() bool { _, ok := w.resolver.Entry("web"); return !ok }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { _, ok := w.resolver.Entry("web"); return !ok }, 20*time.Second, 10*time.Millisecond)
 	var starts, stops int
 	for len(w.changes) > 0 {
 		if c := <-w.changes; c.Workload.ID == id && c.Running {
@@ -257,7 +266,7 @@ func TestIdentityBeforeAnyEvent(t *testing.T) {
 		require.Eventually(t, func() bool {
 			out, err := c.Output()
 			return err == nil && out == "lower"
-		}, 5*time.Second, 5*time.Millisecond)
+		}, 20*time.Second, 5*time.Millisecond)
 		events := w.watcher.of(workload.ID(name))
 		require.NotEmpty(t, events)
 		for _, s := range events {
@@ -292,7 +301,7 @@ func TestRunningContainersAreListed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- inv.Run(ctx) }()
-	require.Eventually(t, func() bool { return inv.State() == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return inv.State() == nil }, 20*time.Second, 10*time.Millisecond)
 	e, ok := inv.Entry("old")
 	require.True(t, ok)
 	require.Equal(t, c.PID, e.PID)

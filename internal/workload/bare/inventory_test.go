@@ -34,7 +34,7 @@ func TestInventory(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- inv.Run(ctx) }()
-	require.Eventually(t, func() bool { return inv.State() == nil }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return inv.State() == nil }, 20*time.Second, time.Millisecond)
 	e, ok := inv.Entry(id)
 	require.True(t, ok)
 	require.Equal(t, "docker", e.Runtime)
@@ -44,7 +44,7 @@ func TestInventory(t *testing.T) {
 	require.Len(t, inv.Entries(), 2, "a service in the host's mount namespace is no container")
 
 	write(t, filepath.Join(groups, "docker", id, "cgroup.procs"), "")
-	require.Eventually(t, func() bool { return len(inv.Entries()) == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(inv.Entries()) == 1 }, 20*time.Second, time.Millisecond)
 	cancel()
 	require.NoError(t, <-done)
 }

@@ -59,7 +59,7 @@ func start(t *testing.T) (*Inventory, string) {
 
 func eventually(t *testing.T, f func() bool) {
 	t.Helper()
-	require.Eventually(t, f, 15*time.Second, 2*time.Millisecond)
+	require.Eventually(t, f, 20*time.Second, 2*time.Millisecond)
 }
 
 func listed(inv *Inventory, id string) func() bool {

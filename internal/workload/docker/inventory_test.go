@@ -111,13 +111,13 @@ func TestInventory(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- inv.Run(ctx) }()
-	require.Eventually(t, func() bool { return errors.Is(inv.State(), fs.ErrNotExist) }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return errors.Is(inv.State(), fs.ErrNotExist) }, 20*time.Second, time.Millisecond)
 
 	d := &daemon{containers: map[string]container{}, events: make(chan string)}
 	d.set("old", "shop", true)
 	d.set("dead", "dead", false)
 	s := serve(t, socket, d)
-	require.Eventually(t, func() bool { return inv.State() == nil }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return inv.State() == nil }, 20*time.Second, 5*time.Millisecond)
 	require.Len(t, inv.Entries(), 1)
 	e, ok := inv.Entry("old")
 	require.True(t, ok)
@@ -130,13 +130,13 @@ func TestInventory(t *testing.T) {
 
 	d.set("new", "new", true)
 	d.say("start", "new")
-	require.Eventually(t, func() bool { _, ok := inv.Entry("new"); return ok }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, ok := inv.Entry("new"); return ok }, 20*time.Second, time.Millisecond)
 	require.Equal(t, 1, d.images, "an image is asked about once")
 	d.set("new", "renamed", true)
 	d.say("rename", "new")
-	require.Eventually(t, func() bool { e, _ := inv.Entry("new"); return e.Name == "renamed" }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { e, _ := inv.Entry("new"); return e.Name == "renamed" }, 20*time.Second, time.Millisecond)
 	d.say("die", "new")
-	require.Eventually(t, func() bool { _, ok := inv.Entry("new"); return !ok }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, ok := inv.Entry("new"); return !ok }, 20*time.Second, time.Millisecond)
 	d.say("start", "never-existed")
 	d.say("exotic", "old")
 
@@ -152,14 +152,14 @@ func TestInventory(t *testing.T) {
 
 	// The daemon is restarted; its containers live on.
 	require.NoError(t, s.Close())
-	require.Eventually(t, func() bool { return inv.State() != nil }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return inv.State() != nil }, 20*time.Second, time.Millisecond)
 	_, ok = inv.Entry("old")
 	require.True(t, ok)
 	d.mu.Lock()
 	delete(d.containers, "old")
 	d.mu.Unlock()
 	s = serve(t, socket, d)
-	require.Eventually(t, func() bool { _, ok := inv.Entry("fresh"); return ok }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { _, ok := inv.Entry("fresh"); return ok }, 20*time.Second, 5*time.Millisecond)
 	_, ok = inv.Entry("old")
 	require.False(t, ok)
 	cancel()
@@ -185,7 +185,7 @@ func TestDaemonThatTalksNonsense(t *testing.T) {
 	go func() { done <- inv.Run(ctx) }()
 	require.Eventually(t, func() bool {
 		return inv.State() != nil && !errors.Is(inv.State(), workload.ErrNotConnected)
-	}, 5*time.Second, time.Millisecond)
+	}, 20*time.Second, time.Millisecond)
 	cancel()
 	require.NoError(t, <-done)
 	require.NoError(t, s.Close())

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/lazaret/lazaret/internal/threat"
 	"github.com/lazaret/lazaret/internal/workload/containerdtest"
@@ -228,12 +229,13 @@ func TestDirectoryWithSpecialFiles(t *testing.T) {
 	f := files{}
 	outside := filepath.Join(t.TempDir(), "outside")
 	require.NoError(t, os.WriteFile(outside, []byte("outside"), 0o600))
-	link, dir := f.blob([]byte("outside")), f.blob([]byte("directory"))
-	f.index(f.manifest(link, dir))
+	link, dir, fifo := f.blob([]byte("outside")), f.blob([]byte("directory")), f.blob([]byte("fifo"))
+	f.index(f.manifest(link, dir, fifo))
 	root := f.dir(t)
 	for digest, make := range map[string]func(name string) error{
 		link: func(n string) error { return os.Symlink(outside, n) },
 		dir:  func(n string) error { return os.Mkdir(n, 0o755) },
+		fifo: func(n string) error { return unix.Mkfifo(n, 0o600) },
 	} {
 		name, _ := blobName(digest)
 		full := filepath.Join(root, name)
@@ -242,8 +244,8 @@ func TestDirectoryWithSpecialFiles(t *testing.T) {
 	}
 	im, err := Open(root, Options{})
 	require.NoError(t, err)
-	require.Empty(t, im.Layers(), "a link out of the layout and a directory are not layers")
-	require.Len(t, im.Missing(), 2)
+	require.Empty(t, im.Layers(), "a link out of the layout, a directory and a FIFO are no layers")
+	require.Len(t, im.Missing(), 3)
 	require.NoError(t, im.Close())
 }
 

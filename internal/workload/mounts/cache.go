@@ -191,3 +191,41 @@ func (c *Cache) resolve(own *Space, dir string) resolved {
 	c.dirs[dir] = r
 	return r
 }
+
+// LayerDir is a layer directory of a process's root file system.
+type LayerDir struct {
+	Dir   string // on the host, without symbolic links
+	Name  string // as the overlay was mounted
+	Upper bool   // the writable layer
+}
+
+// Layers returns the layers of the overlay that is the process's root
+// directory, topmost first; none if its root is no overlay. Layers that this
+// program cannot reach make it an error: they would be missed in a scan.
+func (c *Cache) Layers(pid int) ([]LayerDir, error) {
+	s, err := readSpace(c.proc + "/" + strconv.Itoa(pid) + "/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	own, err := c.loadOwn()
+	if err != nil {
+		return nil, err
+	}
+	m, ok := s.at("/")
+	if !ok || m.Type != "overlay" {
+		return nil, nil
+	}
+	o, ok := m.Overlay()
+	if !ok || o.Root != "/" {
+		return nil, nil
+	}
+	var out []LayerDir
+	for _, l := range newLayers(o).dirs {
+		r := c.resolve(own, l.name)
+		if r.dev == 0 {
+			return nil, fmt.Errorf("finding the layer %s of process %d: %w", l.name, pid, ErrNotFound)
+		}
+		out = append(out, LayerDir{Dir: r.dir, Name: l.name, Upper: l.upper})
+	}
+	return out, nil
+}

@@ -158,6 +158,29 @@ func TestBacking(t *testing.T) {
 	}, got)
 }
 
+func TestLayers(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.file("s/1/fs/f")
+	h.file("s/3/fs/f")
+	options := "lowerdir=" + h.dir + "/s/1/fs,upperdir=" + h.dir + "/s/3/fs"
+	h.table("7", h.overlay("/", options)+h.line("/", "/srv"))
+	h.table("8", h.line("/", "/"))
+	h.table("9", h.overlay("/", "lowerdir="+h.dir+"/gone"))
+	c := NewCache(h.proc)
+	got, err := c.Layers(7)
+	require.NoError(t, err)
+	require.Equal(t, []LayerDir{
+		{Dir: h.dir + "/s/3/fs", Name: h.dir + "/s/3/fs", Upper: true},
+		{Dir: h.dir + "/s/1/fs", Name: h.dir + "/s/1/fs"},
+	}, got)
+	got, err = c.Layers(8)
+	require.NoError(t, err)
+	require.Empty(t, got)
+	_, err = c.Layers(9)
+	require.ErrorIs(t, err, ErrNotFound)
+}
+
 func BenchmarkLocateCached(b *testing.B) {
 	h := newHost(b)
 	_, dev, ino := h.file("s/1/fs/f")

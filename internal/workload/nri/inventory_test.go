@@ -108,14 +108,14 @@ func TestInventory(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- inv.Run(ctx) }()
-	require.Eventually(t, func() bool { return errors.Is(inv.State(), fs.ErrNotExist) }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return errors.Is(inv.State(), fs.ErrNotExist) }, 20*time.Second, time.Millisecond)
 
 	behind := filepath.Join(dir, "r")
 	cable := newRelay(t, socket, behind)
 	stopped := container("stopped", "p1")
 	stopped.State = api.ContainerState_CONTAINER_STOPPED
 	r := runtime(t, behind, []*api.PodSandbox{pod("p1")}, []*api.Container{container("old", "p1"), stopped})
-	require.Eventually(t, func() bool { return inv.State() == nil }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return inv.State() == nil }, 20*time.Second, 5*time.Millisecond)
 	require.Len(t, inv.Entries(), 2, "the sandbox and the running container")
 	e, ok := inv.Entry("p1")
 	require.True(t, ok)
@@ -148,10 +148,10 @@ func TestInventory(t *testing.T) {
 	// The runtime is restarted: register again, hear of everything again.
 	r.Stop()
 	cable.cut()
-	require.Eventually(t, func() bool { return inv.State() != nil }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return inv.State() != nil }, 20*time.Second, time.Millisecond)
 	require.Len(t, inv.Entries(), 1, "containers outlive their runtime")
 	r = runtime(t, behind, []*api.PodSandbox{pod("p3")}, nil)
-	require.Eventually(t, func() bool { _, ok := inv.Entry("p3"); return ok }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { _, ok := inv.Entry("p3"); return ok }, 20*time.Second, 5*time.Millisecond)
 	require.Len(t, inv.Entries(), 1)
 
 	cancel()
