@@ -129,6 +129,7 @@ type Driver struct {
 	turns  chan struct{} // taken by running handlers
 	busy   sync.WaitGroup
 	beat   atomic.Int64 // unix nanoseconds of the reader's last turn
+	handed bool         // the reader has started decisions; reader only
 	stuck  bool         // no place came free for a long time; reader only
 
 	count  counters

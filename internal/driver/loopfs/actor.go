@@ -73,8 +73,8 @@ func NewActor(t testing.TB) *Actor {
 // PID of the actor.
 func (a *Actor) PID() int { return a.cmd.Process.Pid }
 
-// Start begins an action: open, read, exec, uring, write, store, hold, drop or
-// opens:N. Wait returns its result.
+// Start begins an action: open, exec, uring, write:TEXT, store, hold,
+// poke, opens:N or slowest:N. Wait returns its result.
 func (a *Actor) Start(verb, path string) {
 	a.t.Helper()
 	if _, err := fmt.Fprintln(a.in, verb, path); err != nil {
@@ -82,7 +82,7 @@ func (a *Actor) Start(verb, path string) {
 	}
 }
 
-// Wait returns "ok" or the error's text.
+// Wait returns "ok", the name of the error or, for slowest, a duration.
 func (a *Actor) Wait() string {
 	a.t.Helper()
 	select {
@@ -105,7 +105,7 @@ func (a *Actor) Do(verb, path string) string {
 	return a.Wait()
 }
 
-// held are the files and mappings of the verb hold.
+// heldMaps are the mappings of the verb hold.
 var heldMaps [][]byte
 
 func perform(verb, path string) string {
@@ -121,6 +121,17 @@ func perform(verb, path string) string {
 			}
 		}
 		return "ok"
+	case "slowest": // N opens in a row; how long the slowest took
+		n, _ := strconv.Atoi(arg)
+		var worst time.Duration
+		for range n {
+			start := time.Now()
+			if err := open(path, unix.O_RDONLY); err != nil && !errors.Is(err, unix.EPERM) {
+				return result(err)
+			}
+			worst = max(worst, time.Since(start))
+		}
+		return worst.String()
 	case "exec":
 		return result(exec.Command(path).Run())
 	case "uring":
