@@ -68,6 +68,10 @@ func (w *window) copy(dist uint32, n int) {
 	if from < 0 {
 		from += len(w.buf)
 	}
+	if from == w.pos { // exactly one window back: the bytes are in place
+		w.pos += n
+		return
+	}
 	for n > 0 && from > w.pos { // the source begins behind the wrap
 		k := copy(w.buf[w.pos:w.pos+min(n, len(w.buf)-from)], w.buf[from:])
 		w.pos += k
