@@ -28,8 +28,7 @@ type blobs struct{ dir string }
 func (b blobs) path(h threat.Hash) string { return filepath.Join(b.dir, h.String()) }
 
 // add compresses content into a blob; source's digests and sizes are filled in.
-// The content may have at most limit bytes. An existing blob is kept, but
-// counts as new for collect.
+// The content may have at most limit bytes.
 func (b blobs) add(ctx context.Context, r io.Reader, limit int64, step stepFunc) (Source, error) {
 	f, err := os.CreateTemp(b.dir, "new-*")
 	if err != nil {
@@ -60,12 +59,9 @@ func (b blobs) add(ctx context.Context, r io.Reader, limit int64, step stepFunc)
 	return s, b.adopt(f.Name(), s.Blob, step)
 }
 
-// adopt gives a complete, synced file its final name.
+// adopt gives a complete, synced file its final name. If there is such a blob
+// already it is replaced, which heals it if it was damaged.
 func (b blobs) adopt(name string, h threat.Hash, step stepFunc) error {
-	if b.has(h) {
-		now := time.Now()
-		return errors.Join(os.Chtimes(b.path(h), now, now), os.Remove(name))
-	}
 	if err := errors.Join(step("rename blob"), os.Chmod(name, 0o600)); err != nil {
 		return fmt.Errorf("storing a blob: %w", err)
 	}
@@ -73,6 +69,19 @@ func (b blobs) adopt(name string, h threat.Hash, step stepFunc) error {
 		return fmt.Errorf("storing a blob: %w", err)
 	}
 	return syncDir(b.dir)
+}
+
+// dropDamaged removes the blobs of the given sources whose bytes are provably
+// wrong, so that they are fetched or imported again.
+func (b blobs) dropDamaged(sources []Source) error {
+	var errs []error
+	for _, s := range sources {
+		got, err := seal(b.path(s.Blob))
+		if err == nil && got != s.Blob {
+			errs = append(errs, os.Remove(b.path(s.Blob)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (b blobs) has(h threat.Hash) bool {

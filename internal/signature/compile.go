@@ -22,7 +22,7 @@ import (
 
 // Compiler compiles YARA sources in a sandboxed process, because rules come
 // from strangers. It writes its files into dir and reports what it left out;
-// an error means that nothing could be compiled.
+// an error means that nothing could be compiled. Sandboxed implements it.
 type Compiler interface {
 	Compile(ctx context.Context, sources []ruleset.Source, dir string) (*Compilation, error)
 }

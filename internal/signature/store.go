@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/lazaret/lazaret/api"
 	"github.com/lazaret/lazaret/internal/threat"
@@ -88,6 +89,10 @@ func OpenStore(dir string, logger *slog.Logger) (*Store, error) {
 		return nil, fmt.Errorf("opening compiled signatures: %w", err)
 	}
 	for _, path := range left {
+		// A recent one may be another process's that compiles right now.
+		if st, err := os.Lstat(path); err != nil || time.Since(st.ModTime()) < time.Hour {
+			continue
+		}
 		if err := os.RemoveAll(path); err != nil {
 			return nil, fmt.Errorf("opening compiled signatures: %w", err)
 		}
@@ -101,7 +106,8 @@ func (s *Store) path(epoch threat.Epoch) string {
 
 // Compile turns a verified source bundle into a compiled one, or returns the
 // one that is there already. Rules that do not compile are returned; the rest
-// of the bundle is used without them.
+// of the bundle is used without them. If a source is damaged (ErrDamaged) it is
+// removed, and the client's next update fetches it again.
 func (s *Store) Compile(ctx context.Context, b *Bundle, compiler Compiler) (*Compiled, []api.ImportError, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,6 +128,9 @@ func (s *Store) Compile(ctx context.Context, b *Bundle, compiler Compiler) (*Com
 		// A directory can only be replaced when it is empty; between the two
 		// steps this epoch is missing, which is compiled again.
 		err = errors.Join(os.RemoveAll(dir), os.Rename(tmp, dir), syncDir(s.dir))
+	}
+	if errors.Is(err, ErrDamaged) {
+		err = errors.Join(err, b.blobs.dropDamaged(b.Manifest.Sources))
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, os.RemoveAll(tmp))
