@@ -116,6 +116,10 @@ func (m *Manager) carryOut(ctx context.Context, tx *store.Tx, f threat.Finding, 
 		if err := tx.Triage(ctx, f.ID, state); err != nil {
 			return err
 		}
+		// The node makes a new finding if it sees the object there again.
+		if _, err := command(ctx, tx, f.Node, api.VerbDecide, by, r.Reason, api.DecideArgs{Finding: f, Action: r.Action}); err != nil {
+			return err
+		}
 		return tx.AddDecision(ctx, f.ID, d, "")
 	case threat.Allow:
 		if f.Object.IsZero() {

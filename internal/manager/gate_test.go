@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -18,6 +19,7 @@ import (
 	"github.com/lazaret/lazaret/api"
 	"github.com/lazaret/lazaret/internal/manager/audit"
 	"github.com/lazaret/lazaret/internal/manager/authz"
+	"github.com/lazaret/lazaret/internal/sqlite"
 )
 
 // call sends one raw request.
@@ -329,6 +331,28 @@ func TestRestoredDatabase(t *testing.T) {
 	m, err = New(m.Config)
 	require.ErrorIs(t, err, audit.ErrDamaged)
 	require.Nil(t, m)
+}
+
+func TestFullDiskAndDamage(t *testing.T) {
+	t.Parallel()
+	b := bench(t)
+	p := b.asProblem(t.Context(), fmt.Errorf("storing: %w", sqlite.ErrFull))
+	require.Equal(t, 503, p.Status)
+	require.Equal(t, "manager_disk_full", b.Conditions.List()[0].Code)
+	p = b.asProblem(t.Context(), fmt.Errorf("reading: %w", sqlite.ErrCorrupt))
+	require.Equal(t, 500, p.Status)
+	require.Len(t, b.Conditions.List(), 2)
+
+	dir := t.TempDir()
+	m := newManager(t, dir)
+	require.NoError(t, m.Close())
+	f, err := os.OpenFile(filepath.Join(dir, "manager.db"), os.O_RDWR, 0)
+	require.NoError(t, err)
+	_, err = f.WriteAt(bytes.Repeat([]byte{0xa5}, 8192), 4096)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	_, err = New(m.Config)
+	require.ErrorIs(t, err, sqlite.ErrCorrupt)
 }
 
 func TestPathNode(t *testing.T) {

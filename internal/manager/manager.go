@@ -180,7 +180,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	return task.Run(ctx, m.appender.Run, m.wakeAppender, m.housekeep, m.serve)
 }
 
-// wakeAppender tells the appender about every change.
+// wakeAppender tells the appender about every change. A change that succeeded
+// also says that there is room again.
 func (m *Manager) wakeAppender(ctx context.Context) error {
 	changed, stop := m.store.Watch()
 	defer stop()
@@ -189,6 +190,7 @@ func (m *Manager) wakeAppender(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+			m.Conditions.Clear(conditionFull)
 			m.appender.Wake()
 		}
 	}

@@ -8,11 +8,14 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/lazaret/lazaret/api"
 	"github.com/lazaret/lazaret/internal/manager/audit"
 	"github.com/lazaret/lazaret/internal/manager/store"
+	"github.com/lazaret/lazaret/internal/sqlite"
+	"github.com/lazaret/lazaret/internal/threat"
 )
 
 // titles are the stable one-line texts of problem types.
@@ -66,6 +69,9 @@ func (l limited) GetHeaders() http.Header {
 	return http.Header{"Retry-After": {strconv.Itoa(int(math.Ceil(l.wait.Seconds())))}}
 }
 
+// conditionFull is cleared by the next change that succeeds.
+const conditionFull = "manager_disk_full"
+
 // kindOf names the problem type of a status for errors that have none.
 func kindOf(status int) string {
 	switch status {
@@ -114,6 +120,19 @@ func (m *Manager) asProblem(ctx context.Context, err error) *api.Problem {
 		return problem(http.StatusPreconditionFailed, api.ProblemPrecondition, "%v: read it again and repeat the change", err)
 	case errors.Is(err, store.ErrKeyReused):
 		return invalid("%v", err)
+	case errors.Is(err, sqlite.ErrFull), errors.Is(err, syscall.ENOSPC):
+		m.Conditions.Raise(threat.Condition{
+			Code: conditionFull, Severity: threat.Critical,
+			Text:   "The file system that holds the manager's state is full; changes are refused.",
+			Advice: "Free space. Nodes keep their findings and send them again; nothing is lost.",
+		})
+		return problem(http.StatusServiceUnavailable, api.ProblemUnavailable, "the manager's file system is full: free space and repeat the call")
+	case errors.Is(err, sqlite.ErrCorrupt):
+		m.Conditions.Raise(threat.Condition{
+			Code: "manager_database_damaged", Severity: threat.Critical,
+			Text:   "The manager's database is damaged: " + err.Error(),
+			Advice: "Stop the manager and restore manager.db from a backup; the audit log beside it says what happened since.",
+		})
 	case ctx.Err() != nil:
 		return problem(http.StatusServiceUnavailable, api.ProblemUnavailable, "the request was cancelled")
 	}

@@ -23,6 +23,10 @@ import (
 // made anew; a store of record must be restored from backup, never replaced.
 var ErrCorrupt = errors.New("database file is damaged")
 
+// ErrFull says the file system has no room for the change. The database is as
+// before; the change can be repeated when there is room.
+var ErrFull = errors.New("file system is full")
+
 // Options says how a database is opened.
 type Options struct {
 	// Durable makes every commit survive a power cut (synchronous=FULL). Without
@@ -91,14 +95,16 @@ func prepare(ctx context.Context, db *sql.DB, o Options) error {
 	return nil
 }
 
-// Classify wraps SQLite's corruption errors in ErrCorrupt and returns any
-// other error unchanged.
+// Classify wraps SQLite's corruption errors in ErrCorrupt, those about a lack
+// of space in ErrFull, and returns any other error unchanged.
 func Classify(err error) error {
 	var se *sqlite.Error
-	if errors.As(err, &se) && !errors.Is(err, ErrCorrupt) {
+	if errors.As(err, &se) && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrFull) {
 		switch se.Code() & 0xff {
 		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		case sqlite3.SQLITE_FULL:
+			return fmt.Errorf("%w: %w", ErrFull, err)
 		}
 	}
 	return err

@@ -65,3 +65,19 @@ func TestOpenFindsDamage(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, db.Close())
 }
+
+func TestClassifyFull(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	db, err := Open(ctx, filepath.Join(t.TempDir(), "x.db"), Options{Migrations: migrations})
+	require.NoError(t, err)
+	defer db.Close()
+	db.SetMaxOpenConns(1) // the limit belongs to the connection
+	_, err = db.ExecContext(ctx, "PRAGMA max_page_count = 20")
+	require.NoError(t, err)
+	_, err = db.ExecContext(ctx, "INSERT INTO t (v) VALUES (randomblob(1000000))")
+	require.ErrorIs(t, Classify(err), ErrFull)
+	require.NotErrorIs(t, Classify(err), ErrCorrupt)
+	_, err = db.ExecContext(ctx, "INSERT INTO t (v) VALUES (x'00')")
+	require.NoError(t, err, "the database goes on")
+}
