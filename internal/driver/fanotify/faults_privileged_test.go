@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -85,17 +86,18 @@ func TestShutdownAnswers(t *testing.T) {
 // TestOwnOpensUnderPressure: while every turn is taken by handlers that open
 // files themselves, those opens are still answered at once.
 func TestOwnOpensUnderPressure(t *testing.T) {
-	var own string
+	var ownPath atomic.Pointer[string]
 	r := setup(t, "ext4", false, withMode(false, time.Second),
 		func(c *Config, _ *GroupConfig, _ *inspector) { c.Inflight, c.Handlers = 32, 2 },
 		withAccess(func(context.Context, *event.File) Answer {
-			f, err := os.Open(own)
+			f, err := os.Open(*ownPath.Load())
 			if err == nil {
 				_ = f.Close()
 			}
 			return Answer{Allow: err == nil}
 		}))
-	own = r.put(t, "own", good)
+	own := r.put(t, "own", good)
+	ownPath.Store(&own)
 	p := r.put(t, "f", good)
 	var wg sync.WaitGroup
 	for range 8 {
