@@ -14,6 +14,7 @@ import (
 
 	"github.com/lazaret/lazaret/internal/engine"
 	"github.com/lazaret/lazaret/internal/engine/hashset"
+	"github.com/lazaret/lazaret/internal/engine/inspect"
 	"github.com/lazaret/lazaret/internal/engine/ruleset"
 	"github.com/lazaret/lazaret/internal/engine/sandbox"
 	"github.com/lazaret/lazaret/internal/engine/worker"
@@ -84,7 +85,8 @@ func load(files map[string]*os.File) (*worker.Loaded, error) {
 		return nil, err
 	}
 	out.Ready.Rules = scanner.Rules()
-	p := newPipeline([]engine.Engine{hashes, scanner}, hashes)
+	p := newPipeline(inspect.Config{Engines: []engine.Engine{hashes, scanner},
+		NeedSHA1: hashes.NeedSHA1(-1), NeedMD5: hashes.NeedMD5(-1)})
 	out.Pipeline = p
 	out.Idle = func() {
 		p.release()

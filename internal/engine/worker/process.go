@@ -141,6 +141,15 @@ func (w *process) stop() {
 	}
 }
 
+// expire lets a process that has closed its socket end by itself, so that its
+// exit status tells why.
+func (w *process) expire() {
+	select {
+	case <-w.dead:
+	case <-time.After(time.Second):
+	}
+}
+
 // rss returns the process's resident memory in bytes, 0 if it is gone.
 func (w *process) rss() int64 {
 	var b [128]byte

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,8 +35,10 @@ type Loaded struct {
 // after the process was locked down. load gets the signature files by name and
 // owns them.
 func Serve(socket *os.File, load func(files map[string]*os.File) (*Loaded, error)) error {
+	// The socket is not closed on the way out: of a panic the pool should see
+	// the end of the process, not of the socket.
+	defer runtime.KeepAlive(socket)
 	s := &server{fd: int(socket.Fd()), in: make([]byte, maxMessage), oob: make([]byte, unix.CmsgSpace(4*maxDescriptors))}
-	defer socket.Close()
 	files, err := s.loading()
 	if err != nil {
 		return err

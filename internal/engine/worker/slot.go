@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -118,6 +119,9 @@ func (s *slot) serve(t *task) outcome {
 		o := s.exchange(w, t)
 		if errors.Is(o.err, errNothingSent) {
 			return o.outcome
+		}
+		if errors.Is(o.err, io.EOF) {
+			w.expire()
 		}
 		if o.kind != finished {
 			s.drop()

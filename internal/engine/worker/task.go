@@ -52,7 +52,8 @@ func (p *Pool) without(ctx context.Context, f *os.File, epoch threat.Epoch, v th
 	objects []threat.Object, start time.Time) (*engine.Result, error) {
 	if len(objects) == 0 {
 		objects = []threat.Object{{}}
-		o := &objects[0]
+	}
+	if o := &objects[0]; o.Hash.IsZero() {
 		if st, err := f.Stat(); err == nil {
 			o.Size = st.Size()
 		}
