@@ -131,6 +131,12 @@ func (r *run) progress(ctx context.Context, sources []target.Source) (stop func(
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
+		// A scan of known files is over before counting would help anybody.
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(r.service.countAfter):
+		}
 		for _, s := range sources {
 			// Count fails only with ctx.
 			if s.Count(ctx, func(n int64) { r.total.Add(n) }) != nil {

@@ -155,7 +155,11 @@ func (r *run) walk(ctx context.Context, sources []target.Source) error {
 				it.Release()
 				return err
 			}
-			if o, ok := r.quick(ctx, n, &it); ok {
+			want := needVerdict
+			if r.all {
+				want = needCheap // details come from the disk in parallel
+			}
+			if o, ok := r.quick(ctx, n, &it, want); ok {
 				it.Release()
 				return r.seq.finish(number, o)
 			}
@@ -175,7 +179,7 @@ func (r *run) walk(ctx context.Context, sources []target.Source) error {
 }
 
 // quick answers without opening the file.
-func (r *run) quick(ctx context.Context, source int, it *target.Item) (outcome, bool) {
+func (r *run) quick(ctx context.Context, source int, it *target.Item, n need) (outcome, bool) {
 	o := outcome{source: source, position: it.Position, location: it.Location, size: it.Size, problem: it.Problem}
 	if it.Problem != nil {
 		return o, true
@@ -187,7 +191,7 @@ func (r *run) quick(ctx context.Context, source int, it *target.Item) (outcome, 
 	if it.Limits != (engine.Limits{}) {
 		limits = limitsSum(it.Limits.WithDefaults())
 	}
-	rep, ok := r.service.known(ctx, it.Key, limits, r.all)
+	rep, ok := r.service.known(ctx, it.Key, limits, n)
 	if !ok || rep.Verdict.Threat() && r.options.Found != nil {
 		return o, false // Found wants the file open
 	}
@@ -216,7 +220,10 @@ func (r *run) worker(ctx context.Context) error {
 // more chance. The error is that of the scan: ctx, or of Found.
 func (r *run) inspect(ctx context.Context, j *job) (o outcome, err error) {
 	it := &j.item
-	o = outcome{source: j.source, position: it.Position, location: it.Location, size: it.Size}
+	o, ok := r.quick(ctx, j.source, it, needAll)
+	if ok {
+		return o, nil
+	}
 	for attempt := 0; ; attempt++ {
 		again, err := r.attempt(ctx, it, &o, attempt > 0 || it.Volatile)
 		if err != nil || !again {

@@ -288,6 +288,7 @@ func TestScanProgress(t *testing.T) {
 	f := newFake()
 	f.before = func(context.Context, []byte) error { time.Sleep(3 * time.Millisecond); return nil }
 	s, _ := newService(t, t.TempDir(), f)
+	s.countAfter = 0
 	dir := t.TempDir()
 	for i := range 60 {
 		write(t, fmt.Sprintf("%s/%d", dir, i), fmt.Sprint(i))

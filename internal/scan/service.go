@@ -85,6 +85,8 @@ type Service struct {
 	// then does not bring the forgotten version back.
 	forgets [256]atomic.Uint32
 	stats   counters
+
+	countAfter time.Duration // when a scan starts to count ahead
 }
 
 type fileFlight struct {
@@ -130,7 +132,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making scan service: %w", err)
 	}
-	s := &Service{cfg: cfg, cache: c, queue: q, defaults: engine.DefaultLimits()}
+	s := &Service{cfg: cfg, cache: c, queue: q, defaults: engine.DefaultLimits(), countAfter: time.Second}
 	s.limits = limitsSum(s.defaults)
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
@@ -214,7 +216,7 @@ func (s *Service) Inspect(ctx context.Context, req Request) (Report, error) {
 		sum = limitsSum(req.Limits)
 	}
 	if !req.Volatile {
-		if r, ok := s.known(ctx, req.Key, sum, true); ok {
+		if r, ok := s.known(ctx, req.Key, sum, needAll); ok {
 			s.note(&req, &r)
 			return r, nil
 		}
@@ -248,9 +250,18 @@ func (s *Service) Inspect(ctx context.Context, req Request) (Report, error) {
 	return r, nil
 }
 
-// known answers from the cache by inode version, the disk included. Without
-// detail a clean report may lack its objects.
-func (s *Service) known(ctx context.Context, k event.FileKey, limits uint32, detail bool) (Report, bool) {
+// need says how much of a report is wanted.
+type need uint8
+
+const (
+	needVerdict need = iota // a clean report may lack its objects
+	needCheap               // everything, if that costs no look at the disk
+	needAll
+)
+
+// known answers from the cache by inode version. That an inode version is known
+// may be learnt from the disk, for many files at once.
+func (s *Service) known(ctx context.Context, k event.FileKey, limits uint32, n need) (Report, bool) {
 	r, ok := s.lookup(k, limits)
 	if !ok {
 		s.cache.Load(ctx, k)
@@ -264,14 +275,17 @@ func (s *Service) known(ctx context.Context, k event.FileKey, limits uint32, det
 		}
 		s.stats.known.Add(1)
 	}
-	if r.Objects != nil || r.Verdict == threat.Clean && !detail {
+	switch {
+	case r.Objects != nil || r.Verdict == threat.Clean && n == needVerdict:
 		return r, true
-	}
-	if r.Verdict == threat.Clean && r.Count == 1 {
+	case r.Verdict == threat.Clean && r.Count == 1:
 		r.Objects = []threat.Object{{Hash: r.Hash, Size: r.Size, Type: r.Type, Verdict: threat.Clean}}
 		return r, true
+	case n == needAll:
+		r.Objects, ok = s.cache.Objects(ctx, r.Hash, r.Epoch, limits)
+	default:
+		r.Objects, ok = s.cache.Recent(r.Hash, r.Epoch, limits)
 	}
-	r.Objects, ok = s.cache.Objects(ctx, r.Hash, r.Epoch, limits)
 	return r, ok
 }
 

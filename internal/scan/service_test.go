@@ -291,11 +291,11 @@ func TestForget(t *testing.T) {
 		s.Forget(key)
 		_, ok = s.Lookup(key)
 		require.False(t, ok)
-		_, ok = s.known(context.Background(), key, s.limits, false)
+		_, ok = s.known(context.Background(), key, s.limits, needAll)
 		require.False(t, ok, "the disk must not bring it back")
 	})
 	s, _ := newService(t, dir, f)
-	_, ok := s.known(context.Background(), key, s.limits, false)
+	_, ok := s.known(context.Background(), key, s.limits, needAll)
 	require.False(t, ok, "nor in the next process")
 }
 
