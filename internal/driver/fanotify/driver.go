@@ -82,6 +82,10 @@ type Config struct {
 	Settle time.Duration
 	// Remembered bounds the files with a kernel mark. Default 131072.
 	Remembered int
+	// Overlay is what Probe found. Only with Overlay may overlays be protected:
+	// where the backing file system reports their opens too, reading such an
+	// event opens the backing file, and the reader would wait for itself.
+	Overlay OverlayMode
 	// Watcher catches stores to shared mappings; nil if the kernel offers none:
 	// then files are remembered all the same and a condition says so.
 	Watcher    Watcher

@@ -221,7 +221,7 @@ func TestUnprotect(t *testing.T) {
 
 // TestOverlayMode: an overlay itself is protected, as kernels before 6.5 need.
 func TestOverlayMode(t *testing.T) {
-	r := setup(t, "ext4", false)
+	r := setup(t, "ext4", false, func(c *Config, _ *GroupConfig, _ *inspector) { c.Overlay = Overlay })
 	require.NoError(t, r.driver.Unprotect(r.dir))
 	require.NoError(t, os.Mkdir(filepath.Join(r.dir, "lower"), 0o755))
 	r.put(t, "lower/bad", evil)
@@ -231,6 +231,14 @@ func TestOverlayMode(t *testing.T) {
 	require.Equal(t, "EPERM", r.actor.Do("open", filepath.Join(merged, "bad")))
 	require.Equal(t, "ok", r.actor.Do("open", filepath.Join(merged, "ok")))
 	require.Equal(t, "ok", r.actor.Do("exec", filepath.Join(merged, "ok")))
+}
+
+// TestOverlayIsRefused: both marks in one group would hang the opener.
+func TestOverlayIsRefused(t *testing.T) {
+	r := setup(t, "ext4", false, func(c *Config, _ *GroupConfig, _ *inspector) { c.Overlay = Backing })
+	require.NoError(t, os.Mkdir(filepath.Join(r.dir, "lower"), 0o755))
+	merged, _ := loopfs.Overlay(t, filepath.Join(r.dir, "lower"))
+	require.ErrorIs(t, r.driver.Protect(merged), ErrOverlay)
 }
 
 func TestProbe(t *testing.T) {

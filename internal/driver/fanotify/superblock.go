@@ -35,14 +35,21 @@ type superblocks struct {
 	list []superblock
 }
 
+// ErrOverlay says that an overlay is protected through its backing file system.
+var ErrOverlay = errors.New("overlays are protected through the file system below them")
+
 // Protect puts the superblock that holds path under protection: all opens,
 // executions and closed writes on it, through any mount, name space or overlay
-// on top. A path of an overlay (/proc/PID/root/…) protects that overlay.
-// Protecting twice is harmless.
+// on top. Overlays are refused with ErrOverlay unless Config.Overlay says that
+// they must be protected one by one (/proc/PID/root). Protecting twice is
+// harmless.
 func (d *Driver) Protect(path string) error {
 	sb, err := inspectSuperblock(path)
 	if err != nil {
 		return fmt.Errorf("protecting %s: %w", path, err)
+	}
+	if sb.magic == unix.OVERLAYFS_SUPER_MAGIC && d.cfg.Overlay != Overlay {
+		return fmt.Errorf("protecting %s: %w", path, ErrOverlay)
 	}
 	d.fs.mu.Lock()
 	defer d.fs.mu.Unlock()
