@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"sync"
 	"time"
@@ -139,7 +140,7 @@ func (m *Manager) withdraw(ctx context.Context, node, id string) {
 		return err
 	})
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		m.Logger.ErrorContext(ctx, "command was not withdrawn", "command", id, "error", err)
+		m.Logger.ErrorContext(ctx, "command was not withdrawn", slog.String("command", id), slog.Any("error", err))
 	}
 }
 
