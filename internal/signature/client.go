@@ -30,7 +30,7 @@ var (
 	// ErrOld: older than what this node has already seen.
 	ErrOld = errors.New("the signature bundle is older than one already seen")
 	// ErrExpired: nobody has renewed the signatures, or somebody withholds news.
-	ErrExpired = errors.New("the signatures of the bundle have expired")
+	ErrExpired = errors.New("the signatures of the bundle have expired, or this host's clock is wrong")
 )
 
 // ClientConfig says where bundles come from.

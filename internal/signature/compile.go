@@ -11,6 +11,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 
 	"github.com/lazaret/lazaret/api"
@@ -64,6 +65,8 @@ func compileInto(ctx context.Context, b *Bundle, compiler Compiler, dir string) 
 			return nil, nil, fmt.Errorf("compiling bundle %d: %w", m.Epoch, err)
 		}
 	}
+	// Building large sets leaves memory behind that the service should not keep.
+	debug.FreeOSMemory()
 	data, err := json.Marshal(m)
 	if err != nil {
 		return nil, nil, fmt.Errorf("compiling bundle %d: %w", m.Epoch, err)

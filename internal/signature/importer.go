@@ -82,6 +82,12 @@ func (i *Importer) Import(ctx context.Context, in Import) (*api.ImportReport, er
 	}
 	m := &Manifest{Epoch: 1, Sources: sources}
 	if active != nil {
+		if slices.EqualFunc(active.Sources, sources, sameSource) {
+			// A new epoch would make every node forget its verdicts.
+			b := active.Bundle(true)
+			report.Bundle, report.Rules, report.Hashes, report.SelfTest = &b, b.Rules, b.Hashes, "not run: nothing changes"
+			return report, nil
+		}
 		m.Epoch = active.Epoch + 1
 	}
 	if err := m.validate(); err != nil {
@@ -191,6 +197,10 @@ func merge(active *Manifest, added []Source, remove []string) []Source {
 	return out
 }
 
+func sameSource(a, b Source) bool {
+	return a.Name == b.Name && a.Kind == b.Kind && a.SHA256 == b.SHA256
+}
+
 // stage stores every file that can be used.
 func (i *Importer) stage(ctx context.Context, files iter.Seq2[File, error], report *api.ImportReport) ([]Source, error) {
 	var out []Source
@@ -244,11 +254,12 @@ func (i *Importer) stageFile(ctx context.Context, f File, report *api.ImportRepo
 		refuse(report, api.ImportError{File: f.Name, Text: "neither YARA rules (.yar, .yara) nor a list of hashes"})
 		return Source{}, false, nil
 	}
-	list := canonicalList{reader: hashlist.Reader{
+	list := newCanonicalList(hashlist.Reader{
 		File: f.Name, Format: format, Severity: hashlist.DefaultSeverity(f.Name),
 		Refused: func(e api.ImportError) { refuse(report, e) },
-	}}
-	s, err := i.c.Repository.Stage(ctx, f.Name, KindHashes, list.convert(in))
+	}, in)
+	defer list.stop()
+	s, err := i.c.Repository.Stage(ctx, f.Name, KindHashes, list)
 	if err != nil {
 		return Source{}, false, err
 	}
@@ -263,46 +274,4 @@ func (i *Importer) stageFile(ctx context.Context, f File, report *api.ImportRepo
 		}
 	}
 	return s, true, nil
-}
-
-// canonicalList converts a list while it is read and counts what is in it.
-type canonicalList struct {
-	reader hashlist.Reader
-	count  int64
-	sizes  map[int]bool // lengths of digests
-}
-
-func (l *canonicalList) convert(in io.Reader) io.Reader {
-	l.sizes = map[int]bool{}
-	next, stop := iter.Pull2(l.reader.Entries(in))
-	return &entryReader{list: l, next: next, stop: stop}
-}
-
-type entryReader struct {
-	list *canonicalList
-	next func() (hashset.Entry, error, bool)
-	stop func()
-	line []byte
-	rest []byte
-}
-
-// Read implements io.Reader over the canonical lines.
-func (r *entryReader) Read(p []byte) (int, error) {
-	if len(r.rest) == 0 {
-		e, err, ok := r.next()
-		if !ok || err != nil {
-			r.stop()
-			if err == nil {
-				err = io.EOF
-			}
-			return 0, err
-		}
-		r.list.count++
-		r.list.sizes[len(e.Key)] = true
-		r.line = hashlist.AppendCanonical(r.line[:0], e)
-		r.rest = r.line
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
 }

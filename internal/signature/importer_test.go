@@ -70,6 +70,12 @@ func TestImport(t *testing.T) {
 	require.Equal(t, 3, report.Rules)
 	require.Empty(t, report.Errors)
 
+	// The same again changes nothing.
+	report, err = i.Import(t.Context(), Import{By: "user:test", Files: tree("rules/b.yara", "Third abc\n")})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, report.Bundle.Epoch)
+	require.Contains(t, report.SelfTest, "nothing changes")
+
 	// Replacing and removing.
 	report, err = i.Import(t.Context(), Import{By: "user:test", Remove: []string{"lists/", "rules/b.yara"}, Files: tree("rules/a.yar", "Bad evil\n")})
 	require.NoError(t, err)
