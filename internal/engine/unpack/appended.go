@@ -57,12 +57,24 @@ func (w *walk) appended(src *Source) error {
 		start = endOfPE(head, size)
 	case filetype.Script, filetype.PHP, filetype.Text:
 	default:
-		return nil
+		if !startsAsText(head) {
+			return nil
+		}
 	}
 	if start >= size {
 		return nil
 	}
 	return w.search(src, start, used.start == 0)
+}
+
+// startsAsText reports whether the first line is text: a shell runs such a file
+// up to where it tells it to stop.
+func startsAsText(head []byte) bool {
+	line, _, ok := bytes.Cut(head[:min(len(head), 512)], []byte("\n"))
+	for _, c := range line {
+		ok = ok && (c >= 0x20 || c == '\t') && c < 0x7f
+	}
+	return ok
 }
 
 // endsInZip reports whether an end record is where it can be.

@@ -22,7 +22,6 @@ func (w *walk) ar(c *cursor) error {
 	if err := c.skip(8); err != nil {
 		return err
 	}
-	w.proof = true
 	var table []byte
 	for {
 		if err := w.b.check(w.ctx); err != nil {
@@ -42,6 +41,7 @@ func (w *walk) ar(c *cursor) error {
 		if err != nil || size < 0 || string(h[58:60]) != "`\n" {
 			return errAR
 		}
+		w.proof = true
 		name := strings.TrimRight(string(h[:16]), " ")
 		pad := size & 1
 		switch {
