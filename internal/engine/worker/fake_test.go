@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 		"fake-compile": fakeCompile,
 		"fake-dead":    func() error { return errors.New("I cannot start") },
 		"fake-parent":  fakeParent,
+		"fake-user":    fakeUser,
 	}
 	if len(os.Args) >= 2 && modes[os.Args[1]] != nil {
 		if err := modes[os.Args[1]](); err != nil {
@@ -224,4 +225,23 @@ func fakeParent() error {
 	os.Stdout.Close()
 	time.Sleep(time.Hour)
 	return nil
+}
+
+// fakeUser inspects a file as whoever runs it and prints what came of it.
+func fakeUser() error {
+	p, err := New(Config{Program: os.Args[0], Args: []string{"fake-worker"}, Bundle: os.Args[2], Processes: 1})
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	f, err := os.Open(os.Args[2] + "/file")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r, err := p.Inspect(context.Background(), f, engine.Limits{})
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{"Result": r, "Stats": p.Stats()})
 }
