@@ -45,7 +45,7 @@ func (f *fakeInspector) Inspect(ctx context.Context, file *os.File, _ engine.Lim
 		return nil, errors.New("the descriptor is not read-only")
 	}
 	epoch := threat.Epoch(f.epoch.Load())
-	content, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<30))
+	content, err := io.ReadAll(io.NewSectionReader(file, 0, 32<<20))
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +59,11 @@ func (f *fakeInspector) Inspect(ctx context.Context, file *os.File, _ engine.Lim
 		if content, err = io.ReadAll(io.NewSectionReader(file, 0, 1<<30)); err != nil {
 			return nil, err
 		}
+	}
+	if info, err := file.Stat(); err == nil && info.Size() > hashFirst { // as after the time limit: no hash
+		return &engine.Result{Epoch: epoch, Objects: []threat.Object{{
+			Size: info.Size(), Verdict: threat.Malicious, Reasons: []threat.Reason{{Code: threat.ReasonLimitTime}},
+		}}}, nil
 	}
 	o := threat.Object{Hash: sha256.Sum256(content), Size: int64(len(content)), Type: "data", Verdict: threat.Clean}
 	objects := []threat.Object{o}

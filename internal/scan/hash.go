@@ -16,6 +16,15 @@ import (
 // small enough for the second-level cache.
 const hashBuffer = 256 << 10
 
+const (
+	// hashFirst is up to which size a file is hashed before the engine is asked,
+	// which takes up to a second. A larger one, perhaps one huge hole, must not
+	// keep the engine from looking at its beginning.
+	hashFirst = 1 << 30
+	// hashFree is up to which size hashing takes no slot.
+	hashFree = 8 << 20
+)
+
 // hasher computes SHA-256 with reused buffers. Hashing looks at no structure,
 // so it is safe outside the sandbox.
 type hasher struct{ buffers sync.Pool }

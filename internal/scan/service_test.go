@@ -374,3 +374,34 @@ func TestReservedWorker(t *testing.T) {
 	close(proceed)
 	wg.Wait()
 }
+
+// A huge hole behind malicious content must not hide it.
+func TestHugeFileGoesToTheEngineAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	s, _ := newService(t, t.TempDir(), f)
+	file := open(t, bad)
+	require.NoError(t, os.Truncate(file.Name(), 1<<42))
+	time.Sleep(2 * tick)
+	key, err := KeyOf(file)
+	require.NoError(t, err)
+	r, err := s.Inspect(context.Background(), Request{File: file})
+	require.NoError(t, err)
+	require.Equal(t, threat.Malicious, r.Verdict)
+	_, ok := s.Lookup(key)
+	require.False(t, ok, "nothing is remembered without a hash")
+}
+
+func TestLargeFileTakesASlotToHash(t *testing.T) {
+	t.Parallel()
+	s, _ := newService(t, t.TempDir(), newFake())
+	file := open(t, "begin")
+	require.NoError(t, os.Truncate(file.Name(), 2*hashFree))
+	time.Sleep(2 * tick)
+	for _, cached := range []bool{false, true} {
+		r, err := s.Inspect(context.Background(), Request{File: file})
+		require.NoError(t, err)
+		require.Equal(t, threat.Clean, r.Verdict)
+		require.Equal(t, cached, r.Cached)
+	}
+}
