@@ -128,7 +128,7 @@ func (c *compiler) run(ctx context.Context, in CompileRequest, dir string) (*Com
 	stderr := &tail{}
 	cmd := &exec.Cmd{
 		Args:   append([]string{c.spawner.path}, c.args...),
-		Env:    []string{"GOTRACEBACK=single", "MALLOC_ARENA_MAX=1"},
+		Env:    []string{"GOTRACEBACK=single", "MALLOC_ARENA_MAX=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
 		Stdin:  bytes.NewReader(request),
 		Stdout: out, Stderr: stderr, WaitDelay: time.Second,
 	}

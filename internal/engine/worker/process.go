@@ -87,9 +87,10 @@ func (p *Pool) environment() []string {
 		"GOGC=50",
 		"GOMEMLIMIT=" + strconv.FormatInt(min(p.config.MemoryLimit*3/4, softMemory), 10),
 		"GOTRACEBACK=single",
-		// One thread inspects, one collects. Without it the runtime keeps the
-		// control group's files open to follow its CPU limit.
-		"GOMAXPROCS=2",
+		"GOMAXPROCS=2", // one inspects, one collects
+		// Else the runtime keeps files of the control group open to follow its
+		// CPU limit.
+		"GODEBUG=containermaxprocs=0,updatemaxprocs=0",
 		MemoryLimitVariable + "=" + strconv.FormatInt(p.config.MemoryLimit, 10),
 		"MALLOC_ARENA_MAX=1",
 	}
