@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lazaret/lazaret/api"
 	"github.com/lazaret/lazaret/internal/condition"
 	"github.com/lazaret/lazaret/internal/config"
@@ -92,6 +94,14 @@ func localBundle(ctx context.Context, dir, program string, logger *slog.Logger) 
 	if c, err := store.Active(); err == nil && builtWith(dir) {
 		return c, nil
 	}
+	unlock, err := lockCache(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if c, err := store.Active(); err == nil && builtWith(dir) {
+		return c, nil // another scan made them meanwhile
+	}
 	repository, err := signature.OpenRepository(signature.RepositoryConfig{Dir: filepath.Join(dir, "signatures"), Logger: logger})
 	if err != nil {
 		return nil, err
@@ -116,6 +126,38 @@ func localBundle(ctx context.Context, dir, program string, logger *slog.Logger) 
 		return nil, err
 	}
 	return c, markBuilt(dir)
+}
+
+// lockWait is how long a scan waits for another one that compiles the
+// signatures, which takes a few seconds.
+const lockWait = 2 * time.Minute
+
+// lockCache lets one process at a time make the compiled signatures; the lock
+// ends with its process.
+func lockCache(ctx context.Context, dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("locking the cache: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the cache: %w", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, fmt.Errorf("another scan has held %s for %s", f.Name(), lockWait))
+	defer cancel()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil // nothing was written
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return nil, errors.Join(fmt.Errorf("locking the cache: %w", err), f.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(fmt.Errorf("locking the cache: %w", context.Cause(ctx)), f.Close())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // builtWith reports whether the compiled signatures are those of this very

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,8 +15,8 @@ import (
 )
 
 func (a *app) auditCommand() *cobra.Command {
-	c := &cobra.Command{Use: "audit", Short: "Who did what: a log that cannot be changed unnoticed"}
-	c.AddCommand(a.auditList(), a.auditVerify())
+	c := &cobra.Command{Use: "audit", Short: "Who did what: a log that cannot be changed unnoticed", Example: `  lazaret audit list`}
+	c.AddCommand(a.auditList(), a.auditVerify(), a.auditCheckpoint())
 	return c
 }
 
@@ -111,9 +112,39 @@ func (a *app) verifyAudit(c *cobra.Command, dir string, o audit.Options) (audit.
 	return rep, err
 }
 
+func (a *app) auditCheckpoint() *cobra.Command {
+	return &cobra.Command{
+		Use: "checkpoint", Short: "Print the newest signed checkpoint, to be kept elsewhere", Args: cobra.NoArgs,
+		Long: `Print the newest signed checkpoint (a signed note, see c2sp.org/tlog-checkpoint).
+Keep it where nobody with power over the manager can change it, and give it to
+a later lazaret audit verify --remembered. -o json also has the verifier key.`,
+		Example: `  lazaret audit checkpoint >checkpoint.txt
+  lazaret audit checkpoint -o json | jq -r .key >audit.pub`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.withClient(func(client *api.Client) error {
+				var cp api.AuditCheckpoint
+				if err := client.Get(c.Context(), api.Prefix+"/audit/checkpoint", &cp); err != nil {
+					return err
+				}
+				return a.print(cp, func(w *output.Writer) {
+					for line := range strings.Lines(cp.Checkpoint) {
+						w.Line("%s", strings.TrimSuffix(line, "\n"))
+					}
+				})
+			})
+		},
+	}
+}
+
 func drawVerification(w *output.Writer, r audit.Report) {
+	if r.Unsigned > 0 {
+		w.Line("%d entries behind the signed checkpoint prove nothing", r.Unsigned)
+	}
 	if r.OK() {
 		w.Line("the audit log verifies: %d entries, signed tree %s", r.Size, r.Root)
+		if r.Remembered > 0 {
+			w.Line("it continues the remembered checkpoint of %d entries", r.Remembered)
+		}
 		return
 	}
 	for _, p := range r.Problems {

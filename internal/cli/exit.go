@@ -32,10 +32,21 @@ type usageError struct{ err error }
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
+// refusal is an action that a rule of the product forbids and a person can
+// insist on.
+type refusal struct {
+	err    error
+	advice string
+}
+
+func (r refusal) Error() string { return r.err.Error() + "; " + r.advice }
+func (r refusal) Unwrap() error { return r.err }
+
 // exitCode is the one place where errors become exit codes.
 func exitCode(err error) int {
 	var own exitError
 	var p *api.Problem
+	var no refusal
 	switch {
 	case err == nil:
 		return ExitClean
@@ -45,6 +56,8 @@ func exitCode(err error) int {
 		return ExitCancelled
 	case errors.Is(err, api.ErrUnreachable):
 		return ExitUnreachable
+	case errors.As(err, &no):
+		return ExitRefused
 	case errors.As(err, &p):
 		switch {
 		case p.Status == 401 || p.Status == 403:

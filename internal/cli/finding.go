@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -15,13 +16,14 @@ import (
 )
 
 func (a *app) findingCommand() *cobra.Command {
-	c := &cobra.Command{Use: "finding", Short: "What was found, and what a person decides"}
+	c := &cobra.Command{Use: "finding", Short: "What was found, and what a person decides", Example: `  lazaret finding list --state open`}
 	c.AddCommand(a.findingList(), a.findingShow(), a.findingDecide(), a.findingWatch())
 	return c
 }
 
 func (a *app) findingList() *cobra.Command {
-	var state, severity, workload, text string
+	var state []string
+	var severity, workload, node, object, text string
 	var limit int
 	c := &cobra.Command{
 		Use: "list", Short: "List findings, newest first", Args: cobra.NoArgs,
@@ -31,7 +33,8 @@ func (a *app) findingList() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.withClient(func(client *api.Client) error {
 				list, err := collect[threat.Finding](c.Context(), client, api.Prefix+"/findings", limit,
-					api.Query("state", state), api.Query("severity", severity), api.Query("workload", workload), api.Query("q", text))
+					api.Query("state", strings.Join(state, ",")), api.Query("severity", severity), api.Query("workload", workload),
+					api.Query("node", node), api.Query("object", object), api.Query("q", text))
 				if err != nil {
 					return err
 				}
@@ -45,10 +48,12 @@ func (a *app) findingList() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&state, "state", "", "open, waiting, contained, resolved or dismissed")
-	f.StringVar(&severity, "severity", "", "informational, low, medium, high or critical")
-	f.StringVar(&workload, "workload", "", "workload id")
-	f.StringVar(&text, "text", "", "text in path, signature or workload name")
+	f.StringSliceVar(&state, "state", nil, "open, waiting, contained, resolved or dismissed; may be repeated")
+	f.StringVar(&severity, "severity", "", "at least this: informational, low, medium, high or critical")
+	f.StringVar(&workload, "workload", "", "id or name of the workload")
+	f.StringVar(&node, "node", "", "of this node")
+	f.StringVar(&object, "object", "", "SHA-256 of the object")
+	f.StringVar(&text, "text", "", "text in path, image, names or signatures")
 	f.IntVar(&limit, "limit", 100, "at most so many, 0 for all")
 	return c
 }
@@ -97,11 +102,13 @@ func drawFinding(w *output.Writer, f *threat.Finding) {
 
 func (a *app) findingDecide() *cobra.Command {
 	var r api.DecisionRequest
+	var wait time.Duration
 	c := &cobra.Command{
 		Use: "decide ID ACTION", Short: "Decide on a finding", Args: cobra.ExactArgs(2),
 		Long: `Decide on a finding. ACTION is quarantine, delete, kill, allow, resolve or
 dismiss. allow declares the object harmless for the time of --for. The reason
-goes into the finding and the audit log.`,
+goes into the finding and the audit log. What the node has to do is waited for;
+exit code 2 if it could not.`,
 		Example: `  lazaret finding decide 01JD5Z… quarantine --reason "confirmed web shell"
   lazaret finding decide 01JD5Z… allow --for 720h --reason "our own test file"
   lazaret finding decide 01JD5Z… dismiss --reason "false positive, ticket 4711"`,
@@ -113,20 +120,60 @@ goes into the finding and the audit log.`,
 					api.IdempotencyKey(ulid.Make().String())); err != nil {
 					return err
 				}
-				return a.print(f, func(w *output.Writer) { drawFinding(w, &f) })
+				f, err := a.awaitDecision(c.Context(), client, f, wait)
+				if err != nil {
+					return err
+				}
+				if err := a.print(f, func(w *output.Writer) { drawFinding(w, &f) }); err != nil {
+					return err
+				}
+				if n := len(f.Decisions); n > 0 && f.Decisions[n-1].Result == "failed" {
+					return fmt.Errorf("the decision could not be carried out: %s", f.Decisions[n-1].Detail)
+				}
+				return nil
 			})
 		},
 	}
+	c.Flags().DurationVar(&wait, "wait", 10*time.Second, "how long to wait for the node, 0s for not at all")
 	c.Flags().StringVar(&r.Reason, "reason", "", "why, in words (required)")
 	c.Flags().StringVar(&r.AllowFor, "for", "", "with allow: how long, such as 24h or 720h")
 	must(c.MarkFlagRequired("reason"))
 	return c
 }
 
+// awaitDecision reads the finding until its newest decision is carried out, or
+// failed. A node that is not there will do it later: that is no error.
+func (a *app) awaitDecision(ctx context.Context, client *api.Client, f threat.Finding, wait time.Duration) (threat.Finding, error) {
+	end := time.Now().Add(wait)
+	for delay := 50 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+		n := len(f.Decisions)
+		if n == 0 || f.Decisions[n-1].Result != "pending" {
+			return f, nil
+		}
+		if time.Now().After(end) {
+			a.say("the node has not carried it out yet; see lazaret finding show %s", f.ID)
+			return f, nil
+		}
+		select {
+		case <-ctx.Done():
+			return f, context.Cause(ctx)
+		case <-time.After(delay):
+		}
+		var next threat.Finding
+		if err := client.Get(ctx, api.Prefix+"/findings/"+escape(f.ID), &next); err != nil {
+			return f, err
+		}
+		f = next
+	}
+}
+
 func (a *app) findingWatch() *cobra.Command {
 	return &cobra.Command{
 		Use: "watch", Short: "Print findings as they happen, until interrupted", Args: cobra.NoArgs,
-		Example: `  lazaret finding watch -o jsonl | jq .location.path`,
+		Long: `Print findings as they happen. A broken connection is made again, and what
+happened meanwhile is printed then.`,
+		Example: `  lazaret finding watch
+  lazaret finding watch -o jsonl | jq -r .location.path`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.withClient(func(client *api.Client) error {
 				return client.Follow(c.Context(), api.Prefix+"/events", "", func(ev api.Event) error {

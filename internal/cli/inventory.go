@@ -11,13 +11,16 @@ import (
 )
 
 func (a *app) workloadCommand() *cobra.Command {
-	c := &cobra.Command{Use: "workload", Short: "What is protected: containers, virtual machines, hosts"}
-	c.AddCommand(&cobra.Command{
+	c := &cobra.Command{Use: "workload", Short: "What is protected: containers, virtual machines, hosts", Example: `  lazaret workload list`}
+	var node, kind, text string
+	list := &cobra.Command{
 		Use: "list", Short: "List workloads", Args: cobra.NoArgs,
-		Example: `  lazaret workload list`,
+		Example: `  lazaret workload list
+  lazaret workload list --kind container --text nginx -o jsonl`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.withClient(func(client *api.Client) error {
-				list, err := collect[threat.Workload](c.Context(), client, api.Prefix+"/workloads", 0)
+				list, err := collect[threat.Workload](c.Context(), client, api.Prefix+"/workloads", 0,
+					api.Query("node", node), api.Query("kind", kind), api.Query("q", text))
 				if err != nil {
 					return err
 				}
@@ -29,40 +32,21 @@ func (a *app) workloadCommand() *cobra.Command {
 				})
 			})
 		},
-	})
-	return c
-}
-
-func (a *app) nodeCommand() *cobra.Command {
-	c := &cobra.Command{Use: "node", Short: "Hosts that run Lazaret"}
-	c.AddCommand(&cobra.Command{
-		Use: "list", Short: "List nodes", Args: cobra.NoArgs,
-		Example: `  lazaret node list`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return a.withClient(func(client *api.Client) error {
-				list, err := collect[api.Node](c.Context(), client, api.Prefix+"/nodes", 0)
-				if err != nil {
-					return err
-				}
-				return a.print(list, func(w *output.Writer) { drawNodes(w, list) })
-			})
-		},
-	})
-	return c
-}
-
-func drawNodes(w *output.Writer, list []api.Node) {
-	w.Row("NODE", "VERSION", "EPOCH", "WORKLOADS", "PROTECTED", "CONDITIONS", "LAST SEEN")
-	for _, n := range list {
-		w.Row(n.Name, n.Report.Version, n.Report.Epoch, len(n.Report.Workloads), fmt.Sprint(n.Report.Protected), len(n.Report.Conditions), short(n.LastSeen))
 	}
+	list.Flags().StringVar(&node, "node", "", "on this node")
+	list.Flags().StringVar(&kind, "kind", "", "host, container or vm")
+	list.Flags().StringVar(&text, "text", "", "text in id, name, image or pod")
+	c.AddCommand(list)
+	return c
 }
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "What is protected, what was found, what is wrong", Args: cobra.NoArgs,
 		Long: `Show health, conditions with advice, nodes and counts. A condition is something
-you should know: protection is degraded, signatures are old, events were lost.`,
+you should know: protection is degraded, signatures are old, events were lost.
+docs/using.md lists all codes. Exit code 0 whatever the conditions are; scripts
+look at .health or ask /readyz.`,
 		Example: `  lazaret status
   lazaret status -o json | jq .conditions`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -79,7 +63,11 @@ you should know: protection is degraded, signatures are old, events were lost.`,
 
 func drawStatus(w *output.Writer, s *api.Status) {
 	health := "good"
-	if len(s.Conditions) > 0 {
+	switch len(s.Conditions) {
+	case 0:
+	case 1:
+		health = "1 condition, " + string(s.Health)
+	default:
 		health = fmt.Sprintf("%d conditions, worst %s", len(s.Conditions), s.Health)
 	}
 	w.Row("Health", health)
@@ -88,14 +76,7 @@ func drawStatus(w *output.Writer, s *api.Status) {
 	w.Row("Quarantine", fmt.Sprintf("%d items", s.Quarantine))
 	w.Line("")
 	drawNodes(w, s.Nodes)
-	for _, c := range s.Conditions {
-		w.Line("")
-		w.Line("%s (%s, since %s)", c.Code, c.Severity, short(c.Since))
-		w.Line("  %s", c.Text)
-		if c.Advice != "" {
-			w.Line("  → %s", c.Advice)
-		}
-	}
+	drawConditions(w, s.Conditions)
 }
 
 func (a *app) versionCommand() *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,8 +15,8 @@ import (
 )
 
 func (a *app) policyCommand() *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "What is inspected where, and what happens then"}
-	c.AddCommand(a.policyApply(), a.policyGet(), a.policyDelete(), a.policyExplain())
+	c := &cobra.Command{Use: "policy", Short: "What is inspected where, and what happens then", Example: `  lazaret policy get`}
+	c.AddCommand(a.policyApply(), a.policyGet(), a.policyHistory(), a.policyDelete(), a.policyExplain())
 	return c
 }
 
@@ -25,7 +26,8 @@ func (a *app) policyApply() *cobra.Command {
 	c := &cobra.Command{
 		Use: "apply -f FILE", Short: "Create or change policies from a YAML file", Args: cobra.NoArgs,
 		Long: `Create or change the policies of a YAML file with one or more documents; - is
-standard input. Nothing is changed unless all of them are right.`,
+standard input. All of them are checked before the first is sent. A policy that
+somebody else changes at the same time is refused: read it again and repeat.`,
 		Example: `  lazaret policy apply -f policies.yaml
   lazaret policy get web -o yaml | sed s/enforce/monitor/ | lazaret policy apply -f -`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -35,7 +37,15 @@ standard input. Nothing is changed unless all of them are right.`,
 			}
 			policies, err := policy.Parse(bytes.NewReader(b))
 			if err != nil {
-				return fmt.Errorf("reading policies %s: %w", file, err)
+				return fmt.Errorf("%s: %w", file, err)
+			}
+			if len(policies) == 0 {
+				return fmt.Errorf("%s: there is no policy in it", file)
+			}
+			for i := range policies {
+				if err := policies[i].ValidateApply(time.Now()); err != nil {
+					return fmt.Errorf("%s: policy %s: %w", file, policies[i].Name(), err)
+				}
 			}
 			if dryRun {
 				a.say("%d policies are right; nothing was changed", len(policies))
@@ -43,18 +53,21 @@ standard input. Nothing is changed unless all of them are right.`,
 			}
 			return a.withClient(func(client *api.Client) error {
 				done := []api.PolicyResource{}
+				var err error
 				for i := range policies {
-					r, err := putPolicy(c, client, &policies[i])
-					if err != nil {
-						return fmt.Errorf("applying policy %s: %w", policies[i].Name(), err)
+					var r api.PolicyResource
+					if r, err = putPolicy(c, client, &policies[i]); err != nil {
+						err = fmt.Errorf("applying policy %s: %w", policies[i].Name(), err)
+						break
 					}
 					done = append(done, r)
 				}
-				return a.print(done, func(w *output.Writer) {
+				// Those that were applied are reported even if a later one was not.
+				return errors.Join(a.print(done, func(w *output.Writer) {
 					for _, p := range done {
 						w.Line("policy %s applied (version %d)", p.Name, p.Version)
 					}
-				})
+				}), err)
 			})
 		},
 	}
@@ -101,13 +114,7 @@ func (a *app) policyGet() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.print(list, func(w *output.Writer) {
-					w.Row("NAME", "MODE", "PRIORITY", "VERSION", "UPDATED", "BY")
-					for _, r := range list {
-						p := resource(r.Resource)
-						w.Row(r.Name, p.Spec.Mode, p.Spec.Priority, r.Version, short(r.Updated), r.By)
-					}
-				})
+				return a.print(list, func(w *output.Writer) { drawPolicies(w, list) })
 			})
 		},
 	}
@@ -129,6 +136,31 @@ func (a *app) drawResource(w *output.Writer, b json.RawMessage) {
 	}
 	for _, line := range bytes.Split(bytes.TrimRight(buf.Bytes(), "\n"), []byte("\n")) {
 		w.Line("%s", line)
+	}
+}
+
+func (a *app) policyHistory() *cobra.Command {
+	return &cobra.Command{
+		Use: "history NAME", Short: "List a policy's versions, newest first", Args: cobra.ExactArgs(1),
+		Example: `  lazaret policy history web
+  lazaret policy history web -o json | jq '.[1].resource' | lazaret policy apply -f -`,
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.withClient(func(client *api.Client) error {
+				list, err := collect[api.PolicyResource](c.Context(), client, api.Prefix+"/policies/"+escape(args[0])+"/history", 0)
+				if err != nil {
+					return err
+				}
+				return a.print(list, func(w *output.Writer) { drawPolicies(w, list) })
+			})
+		},
+	}
+}
+
+func drawPolicies(w *output.Writer, list []api.PolicyResource) {
+	w.Row("NAME", "MODE", "PRIORITY", "VERSION", "UPDATED", "BY")
+	for _, r := range list {
+		p := resource(r.Resource)
+		w.Row(r.Name, p.Spec.Mode, p.Spec.Priority, r.Version, short(r.Updated), r.By)
 	}
 }
 
@@ -175,9 +207,9 @@ func (a *app) policyExplain() *cobra.Command {
 				}
 				return a.print(e, func(w *output.Writer) {
 					w.Line("%s (%s) gets policy %s", name(e.Workload), e.Workload.ID, e.Policy)
-					w.Row("POLICY", "SELECTS", "WHY")
+					w.Row("POLICY", "PRIORITY", "SELECTS", "APPLIES", "WHY")
 					for _, s := range e.Considered {
-						w.Row(s.Policy, yes(s.Selected), s.Why)
+						w.Row(s.Policy, s.Priority, yes(s.Selected), yes(s.Applies), s.Why)
 					}
 				})
 			})

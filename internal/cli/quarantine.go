@@ -2,12 +2,12 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -16,23 +16,26 @@ import (
 
 	"github.com/lazaret/lazaret/api"
 	"github.com/lazaret/lazaret/internal/cli/output"
+	"github.com/lazaret/lazaret/internal/threat"
 )
 
 func (a *app) quarantineCommand() *cobra.Command {
-	c := &cobra.Command{Use: "quarantine", Short: "Files that were taken away"}
+	c := &cobra.Command{Use: "quarantine", Short: "Files that were taken away", Example: `  lazaret quarantine list --state held`}
 	c.AddCommand(a.quarantineList(), a.quarantineShow(), a.quarantineRestore(), a.quarantineExport(), a.quarantineDelete())
 	return c
 }
 
 func (a *app) quarantineList() *cobra.Command {
-	var state string
+	var state, node, finding string
+	var limit int
 	c := &cobra.Command{
 		Use: "list", Short: "List quarantine items, newest first", Args: cobra.NoArgs,
 		Example: `  lazaret quarantine list
   lazaret quarantine list --state held -o json`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.withClient(func(client *api.Client) error {
-				list, err := collect[api.QuarantineItem](c.Context(), client, api.Prefix+"/quarantine", 0, api.Query("state", state))
+				list, err := collect[api.QuarantineItem](c.Context(), client, api.Prefix+"/quarantine", limit,
+					api.Query("state", state), api.Query("node", node), api.Query("finding", finding))
 				if err != nil {
 					return err
 				}
@@ -46,6 +49,9 @@ func (a *app) quarantineList() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&state, "state", "", "storing, held, restored or purged")
+	c.Flags().StringVar(&node, "node", "", "of this node")
+	c.Flags().StringVar(&finding, "finding", "", "of this finding")
+	c.Flags().IntVar(&limit, "limit", 100, "at most so many, 0 for all")
 	return c
 }
 
@@ -85,7 +91,8 @@ func (a *app) quarantineRestore() *cobra.Command {
 is another file now, under a new name beside it. The content is inspected again:
 a file that is still malicious is refused unless --allow-for declares it harmless
 for that time.`,
-		Example: `  lazaret quarantine restore 01JD5Z… --reason "needed by the web team" --allow-for 24h`,
+		Example: `  lazaret quarantine restore 01JD5Z… --reason "needed by the web team" --allow-for 24h
+  lazaret quarantine restore 01JD5Z… --reason "for analysis" --path /root/sample`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withClient(func(client *api.Client) error {
 				var acc api.Accepted
@@ -94,12 +101,19 @@ for that time.`,
 					return err
 				}
 				state, err := awaitCommand(c.Context(), client, acc.Command, wait)
-				if err != nil {
+				var done api.RestoreResult
+				if state.Result != nil && len(state.Result.Detail) > 0 {
+					if err := json.Unmarshal(state.Result.Detail, &done); err != nil {
+						return fmt.Errorf("reading the node's answer: %w", err)
+					}
+				}
+				switch {
+				case err != nil && state.Result != nil && done.Verdict != "" && done.Verdict != threat.Clean:
+					return refusal{err, "--allow-for declares it harmless for a time"}
+				case err != nil:
 					return err
 				}
-				return a.print(state, func(w *output.Writer) {
-					w.Line("Restored: %s", strings.TrimSpace(string(state.Result.Detail)))
-				})
+				return a.print(done, func(w *output.Writer) { w.Line("restored to %s (%s)", done.Path, done.Verdict) })
 			})
 		},
 	}
@@ -139,6 +153,8 @@ func (a *app) quarantineExport() *cobra.Command {
 	var to string
 	c := &cobra.Command{
 		Use: "export ID", Short: "Download an item as password-protected zip", Args: cobra.ExactArgs(1),
+		Long: `Download an item as zip archive, encrypted with AES-256. The file is still what
+it was: unpack it only where it can do no harm.`,
 		Example: `  lazaret quarantine export 01JD5Z… --to sample.zip --reason "analysis" --password infected`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withClient(func(client *api.Client) error { return a.export(c.Context(), client, args[0], to, r) })
@@ -185,32 +201,47 @@ func (a *app) export(ctx context.Context, client *api.Client, id, to string, r a
 
 func (a *app) quarantineDelete() *cobra.Command {
 	var r api.PurgeRequest
+	var wait time.Duration
 	c := &cobra.Command{
 		Use: "delete ID", Short: "Delete an item for good", Args: cobra.ExactArgs(1),
 		Example: `  lazaret quarantine delete 01JD5Z… --reason "analysed, ticket 4711"`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withClient(func(client *api.Client) error {
 				var acc api.Accepted
-				if err := client.Post(c.Context(), api.Prefix+"/quarantine/"+escape(args[0])+"/purge", r, &acc); err != nil {
+				if err := client.Post(c.Context(), api.Prefix+"/quarantine/"+escape(args[0])+"/purge", r, &acc,
+					api.IdempotencyKey(ulid.Make().String())); err != nil {
 					return err
 				}
-				state, err := awaitCommand(c.Context(), client, acc.Command, time.Minute)
-				if err != nil {
+				if _, err := awaitCommand(c.Context(), client, acc.Command, wait); err != nil {
 					return err
 				}
-				return a.print(state, func(w *output.Writer) { w.Line("Deleted.") })
+				return a.print(acc, func(w *output.Writer) { w.Line("quarantine item %s is deleted", args[0]) })
 			})
 		},
 	}
 	c.Flags().StringVar(&r.Reason, "reason", "", "why, in words (required)")
+	c.Flags().DurationVar(&wait, "wait", time.Minute, "how long to wait for the node")
 	must(c.MarkFlagRequired("reason"))
 	return c
 }
 
+// maxInput bounds a file of policies.
+const maxInput = 16 << 20
+
 // readInput reads a file, or standard input for "-".
 func (a *app) readInput(path string) ([]byte, error) {
-	if path == "-" {
-		return io.ReadAll(io.LimitReader(a.Stdin, 16<<20))
+	r := a.Stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r = f
 	}
-	return os.ReadFile(path)
+	b, err := io.ReadAll(io.LimitReader(r, maxInput+1))
+	if err == nil && len(b) > maxInput {
+		err = fmt.Errorf("more than %d bytes", maxInput)
+	}
+	return b, err
 }

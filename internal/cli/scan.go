@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/lazaret/lazaret/api"
@@ -42,8 +45,11 @@ Table output shows what is not clean and a summary; json, jsonl and sarif carry
 every object with path, SHA-256, size, verdict, reasons and detections. Members
 of archives have the archive's path, "!/" and their own.
 
+Symbolic links that are named are followed, those below are not. FIFOs, sockets
+and devices are counted as skipped. "Not inspected" is never reported as clean.
+
 Exit codes: 0 clean, 1 a threat was found, 2 error, 3 something could not be
-inspected completely (the reason is printed).`,
+inspected completely (the reason is printed), 130 interrupted.`,
 		Example: `  lazaret scan /srv /home
   lazaret scan --container web-1
   lazaret scan --image image.tar -o sarif >image.sarif
@@ -54,6 +60,7 @@ inspected completely (the reason is printed).`,
 	fl := c.Flags()
 	fl.StringVar(&f.request.Container, "container", "", "a running container, by name or id")
 	fl.StringVar(&f.request.Image, "image", "", "an OCI image: layout directory or tar file")
+	fl.StringVar(&f.request.Node, "node", "", "with --detach: the node that scans, if there are several")
 	fl.StringVar(&f.request.Priority, "priority", "", "on-demand (default) or scheduled")
 	fl.BoolVar(&f.request.All, "all", false, "show clean objects in the table as well")
 	fl.BoolVar(&f.noDaemon, "no-daemon", false, "do not use a running daemon")
@@ -67,6 +74,9 @@ func (a *app) scan(ctx context.Context, f *scanFlags, args []string) error {
 	if len(args) == 0 && f.request.Container == "" && f.request.Image == "" {
 		return usageError{errors.New("nothing to scan: name paths, --container or --image")}
 	}
+	if p := f.request.Priority; p != "" && p != "on-demand" && p != "scheduled" {
+		return usageError{fmt.Errorf("--priority %q is neither on-demand nor scheduled", p)}
+	}
 	if f.failOn != "suspicious" && f.failOn != "malicious" {
 		return usageError{fmt.Errorf("--fail-on %q is neither suspicious nor malicious", f.failOn)}
 	}
@@ -74,12 +84,18 @@ func (a *app) scan(ctx context.Context, f *scanFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	names, err := absolute(&f.request, args)
+	names, err := resolve(&f.request, args)
 	if err != nil {
 		return err
 	}
 	if f.detach {
+		if !sendable(&f.request) {
+			return usageError{errors.New("--detach takes neither standard input nor paths that are not UTF-8")}
+		}
 		return a.startScan(ctx, f.request)
+	}
+	if err := present(&f.request); err != nil {
+		return err
 	}
 	// Formats for machines carry every object.
 	f.request.All = f.request.All || a.format != output.Table
@@ -91,7 +107,7 @@ func (a *app) scan(ctx context.Context, f *scanFlags, args []string) error {
 	})
 	bar.end()
 	if err != nil {
-		return errors.Join(err, report.abort())
+		return errors.Join(err, report.abort(err))
 	}
 	if err := report.end(&sum); err != nil {
 		return err
@@ -109,44 +125,76 @@ func scanExit(s *api.ScanSummary, failOn string) error {
 	return nil
 }
 
-// absolute makes the request's paths absolute, for the daemon, and returns how
-// to show them as they were given.
-func absolute(r *api.ScanRequest, args []string) (names, error) {
+// resolve makes the request's paths absolute and free of symbolic links: the
+// service works on the files themselves, a scan follows no link below. It
+// returns how to show them as they were given.
+func resolve(r *api.ScanRequest, args []string) (names, error) {
 	var n names
-	for _, p := range args {
-		if p == "-" {
-			r.Paths = append(r.Paths, p)
-			continue
-		}
+	one := func(p string) (string, error) {
 		abs, err := filepath.Abs(p)
 		if err != nil {
-			return nil, fmt.Errorf("resolving %s: %w", p, err)
+			return "", fmt.Errorf("resolving %s: %w", p, err)
 		}
-		r.Paths = append(r.Paths, abs)
-		n = append(n, [2]string{abs, filepath.Clean(p)})
+		// What does not exist is for the scan to report.
+		if real, err := filepath.EvalSymlinks(abs); err == nil {
+			abs = real
+		}
+		n = append(n, shown{output.Valid(abs), output.Valid(filepath.Clean(p))})
+		return abs, nil
+	}
+	for _, p := range args {
+		if p != "-" {
+			var err error
+			if p, err = one(p); err != nil {
+				return nil, err
+			}
+		}
+		r.Paths = append(r.Paths, p)
 	}
 	if r.Image != "" {
-		abs, err := filepath.Abs(r.Image)
-		if err != nil {
-			return nil, fmt.Errorf("resolving %s: %w", r.Image, err)
+		var err error
+		if r.Image, err = one(r.Image); err != nil {
+			return nil, err
 		}
-		n = append(n, [2]string{abs, filepath.Clean(r.Image)})
-		r.Image = abs
 	}
+	// The longest first: the nearest of several roots names a file.
+	slices.SortStableFunc(n, func(a, b shown) int { return len(b.path) - len(a.path) })
 	return n, nil
 }
 
-// names maps absolute paths back to what the user typed.
-type names [][2]string
+// present refuses targets that are not there: a misspelt name must not look
+// like something that could not be read.
+func present(r *api.ScanRequest) error {
+	paths := r.Paths
+	if r.Image != "" {
+		paths = append(paths[:len(paths):len(paths)], r.Image)
+	}
+	for _, p := range paths {
+		if p == "-" {
+			continue
+		}
+		if _, err := os.Lstat(p); errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("there is no %s", output.Clean(p))
+		}
+	}
+	return nil
+}
+
+// shown is a path and what the user typed for it.
+type shown struct{ path, typed string }
+
+// names maps paths back to what the user typed.
+type names []shown
 
 func (n names) show(path string) string {
 	for _, p := range n {
-		rest, ok := strings.CutPrefix(path, p[0])
-		if ok && (rest == "" || rest[0] == '/' || rest[0] == '!' || p[0] == "/") {
-			if p[1] == "/" {
-				return path
-			}
-			return p[1] + rest
+		rest, ok := strings.CutPrefix(path, p.path)
+		switch {
+		case !ok:
+		case p.path == "/" && rest != "":
+			return strings.TrimSuffix(p.typed, "/") + "/" + rest
+		case rest == "" || rest[0] == '/' || rest[0] == '!':
+			return p.typed + rest
 		}
 	}
 	return path
@@ -161,7 +209,7 @@ func (a *app) runScan(ctx context.Context, c config.Config, f *scanFlags, bar *p
 		}
 		return sink(l)
 	}
-	if !f.noDaemon && !slices.Contains(f.request.Paths, "-") {
+	if !f.noDaemon && sendable(&f.request) {
 		sum, err := a.daemonScan(ctx, c, f.request, bar.on, handle)
 		if !errors.Is(err, api.ErrUnreachable) {
 			return sum, err
@@ -171,6 +219,13 @@ func (a *app) runScan(ctx context.Context, c config.Config, f *scanFlags, bar *p
 		return api.ScanSummary{}, errors.New("this build cannot scan without the daemon")
 	}
 	return a.Local.Scan(ctx, c, f.request, handle)
+}
+
+// sendable reports whether the daemon can do it: standard input is here, and
+// JSON carries no path that is not UTF-8.
+func sendable(r *api.ScanRequest) bool {
+	return utf8.ValidString(r.Image) &&
+		!slices.ContainsFunc(r.Paths, func(p string) bool { return p == "-" || !utf8.ValidString(p) })
 }
 
 // daemonScan streams the lines of the node's local API.
@@ -201,12 +256,15 @@ func (a *app) daemonScan(ctx context.Context, c config.Config, r api.ScanRequest
 		case errors.Is(err, io.EOF):
 			return sum, errors.New("the daemon ended the scan before its summary; see its log")
 		case err != nil && ctx.Err() != nil:
-			return sum, ctx.Err()
+			return sum, context.Cause(ctx)
 		case err != nil:
 			return sum, fmt.Errorf("reading scan results: %w", err)
 		}
 		switch l.Kind {
 		case "summary":
+			if l.Summary == nil {
+				return sum, errors.New("reading scan results: the summary is empty")
+			}
 			return *l.Summary, nil
 		case "error":
 			return sum, errors.New(l.Path)
@@ -221,44 +279,13 @@ func (a *app) daemonScan(ctx context.Context, c config.Config, r api.ScanRequest
 func (a *app) startScan(ctx context.Context, r api.ScanRequest) error {
 	return a.withClient(func(client *api.Client) error {
 		var s api.Scan
-		if err := client.Post(ctx, api.Prefix+"/scans", r, &s); err != nil {
+		if err := client.Post(ctx, api.Prefix+"/scans", r, &s, api.IdempotencyKey(ulid.Make().String())); err != nil {
 			return err
 		}
 		return a.print(s, func(w *output.Writer) {
-			w.Line("scan %s started; see it with: lazaret scans", s.ID)
+			w.Line("scan %s started; see it with: lazaret scans show %s", s.ID, s.ID)
 		})
 	})
-}
-
-func (a *app) scansCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "scans", Short: "List scans that run in the daemon, with their progress", Args: cobra.NoArgs,
-		Example: `  lazaret scan --detach /srv && lazaret scans`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return a.withClient(func(client *api.Client) error {
-				list, err := collect[api.Scan](c.Context(), client, api.Prefix+"/scans", 100)
-				if err != nil {
-					return err
-				}
-				return a.print(list, func(w *output.Writer) {
-					w.Row("ID", "STATE", "STARTED", "FILES", "THREATS", "PARTIAL", "TARGET")
-					for _, s := range list {
-						w.Row(s.ID, s.State, short(s.Started), s.Summary.Files, s.Summary.Malicious+s.Summary.Suspicious, s.Summary.Partial, targetOf(&s.Request))
-					}
-				})
-			})
-		},
-	}
-}
-
-func targetOf(r *api.ScanRequest) string {
-	switch {
-	case r.Container != "":
-		return "container " + r.Container
-	case r.Image != "":
-		return "image " + r.Image
-	}
-	return strings.Join(r.Paths, " ")
 }
 
 func verdictText(l *api.ScanLine) string {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,8 +18,8 @@ import (
 type scanReport interface {
 	line(l api.ScanLine) error
 	end(s *api.ScanSummary) error
-	// abort finishes what was written when the scan failed.
-	abort() error
+	// abort finishes what was written when the scan failed with err.
+	abort(err error) error
 }
 
 func newScanReport(w io.Writer, f output.Format, version string, n names) scanReport {
@@ -30,21 +31,34 @@ func newScanReport(w io.Writer, f output.Format, version string, n names) scanRe
 		return &jsonlReport{w: b, e: e, names: n}
 	case output.SARIF:
 		return &sarifReport{w: b, log: sarif.New(version), names: n}
-	case output.JSON, output.YAML:
-		return &documentReport{w: b, format: f, names: n, Objects: []api.ScanLine{}}
+	case output.JSON:
+		return &jsonReport{w: b, names: n}
+	case output.YAML:
+		return &yamlReport{w: b, names: n, Objects: []api.ScanLine{}}
 	}
 	return &tableReport{w: b, names: n}
 }
 
+// jsonlReport writes a line per object, then the summary. A scan that failed
+// has no summary.
 type jsonlReport struct {
 	w     *bufio.Writer
 	e     *json.Encoder
 	names names
+	last  time.Time
 }
 
 func (r *jsonlReport) line(l api.ScanLine) error {
 	l.Path = r.names.show(l.Path)
-	return r.e.Encode(l)
+	if err := r.e.Encode(l); err != nil {
+		return err
+	}
+	// Who reads along sees results soon, without a system call for each.
+	if now := time.Now(); now.Sub(r.last) > 100*time.Millisecond {
+		r.last = now
+		return r.w.Flush()
+	}
+	return nil
 }
 
 func (r *jsonlReport) end(s *api.ScanSummary) error {
@@ -54,32 +68,74 @@ func (r *jsonlReport) end(s *api.ScanSummary) error {
 	return r.w.Flush()
 }
 
-func (r *jsonlReport) abort() error { return r.w.Flush() }
+func (r *jsonlReport) abort(error) error { return r.w.Flush() }
 
-// documentReport is one JSON or YAML document.
-type documentReport struct {
+// jsonReport is one JSON document, written as it grows: {"objects":[…],
+// "summary":{…}}. A scan that failed has a null summary.
+type jsonReport struct {
+	w     *bufio.Writer
+	names names
+	n     int
+}
+
+func (r *jsonReport) line(l api.ScanLine) error {
+	l.Path = r.names.show(l.Path)
+	before := ",\n  "
+	if r.n == 0 {
+		before = "{\"objects\": [\n  "
+	}
+	r.n++
+	return r.value(before, l)
+}
+
+func (r *jsonReport) value(before string, v any) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(r.w, "%s%s", before, bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+	return err
+}
+
+func (r *jsonReport) end(s *api.ScanSummary) error {
+	before := "\n], \"summary\": "
+	if r.n == 0 {
+		before = "{\"objects\": [], \"summary\": "
+	}
+	if err := r.value(before, s); err != nil {
+		return err
+	}
+	fmt.Fprintln(r.w, "}")
+	return r.w.Flush()
+}
+
+func (r *jsonReport) abort(error) error { return r.end(nil) }
+
+// yamlReport is one YAML document, written at the end.
+type yamlReport struct {
 	w       *bufio.Writer
-	format  output.Format
 	names   names
 	Objects []api.ScanLine   `json:"objects"`
 	Summary *api.ScanSummary `json:"summary"`
 }
 
-func (r *documentReport) line(l api.ScanLine) error {
+func (r *yamlReport) line(l api.ScanLine) error {
 	l.Path = r.names.show(l.Path)
 	r.Objects = append(r.Objects, l)
 	return nil
 }
 
-func (r *documentReport) end(s *api.ScanSummary) error {
+func (r *yamlReport) end(s *api.ScanSummary) error {
 	r.Summary = s
-	if err := output.Print(r.w, r.format, r, nil); err != nil {
+	if err := output.Print(r.w, output.YAML, r, nil); err != nil {
 		return err
 	}
 	return r.w.Flush()
 }
 
-func (r *documentReport) abort() error { return nil } // half a document is none
+func (r *yamlReport) abort(error) error { return r.end(nil) }
 
 type sarifReport struct {
 	w     *bufio.Writer
@@ -95,15 +151,20 @@ func (r *sarifReport) line(l api.ScanLine) error {
 
 func (r *sarifReport) end(s *api.ScanSummary) error {
 	r.log.Finish(s)
-	e := json.NewEncoder(r.w)
-	e.SetIndent("", "  ")
-	if err := e.Encode(r.log); err != nil {
+	return r.write()
+}
+
+func (r *sarifReport) abort(err error) error {
+	r.log.Fail(err)
+	return r.write()
+}
+
+func (r *sarifReport) write() error {
+	if err := output.Print(r.w, output.JSON, r.log, nil); err != nil {
 		return err
 	}
 	return r.w.Flush()
 }
-
-func (r *sarifReport) abort() error { return nil }
 
 // tableReport prints one line per object that is not clean, then a summary.
 type tableReport struct {
@@ -142,4 +203,4 @@ func (r *tableReport) end(s *api.ScanSummary) error {
 	return r.w.Flush()
 }
 
-func (r *tableReport) abort() error { return r.w.Flush() }
+func (r *tableReport) abort(error) error { return r.w.Flush() }

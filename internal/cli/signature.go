@@ -18,8 +18,8 @@ import (
 )
 
 func (a *app) signatureCommand() *cobra.Command {
-	c := &cobra.Command{Use: "signature", Short: "Rules and hash lists, published as signed bundles"}
-	c.AddCommand(a.signatureList(), a.signatureImport(), a.signatureRollback())
+	c := &cobra.Command{Use: "signature", Short: "Rules and hash lists, published as signed bundles", Example: `  lazaret signature list`}
+	c.AddCommand(a.signatureList(), a.signatureShow(), a.signatureImport(), a.signatureRollback())
 	return c
 }
 
@@ -44,6 +44,61 @@ func (a *app) signatureList() *cobra.Command {
 	}
 }
 
+func (a *app) signatureShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show [EPOCH]", Short: "Show a bundle, the active one by default", Args: cobra.MaximumNArgs(1),
+		Example: `  lazaret signature show
+  lazaret signature show 12 -o yaml`,
+		RunE: func(c *cobra.Command, args []string) error {
+			var want threat.Epoch
+			if len(args) == 1 {
+				n, err := parseEpoch(args[0])
+				if err != nil {
+					return err
+				}
+				want = n
+			}
+			return a.withClient(func(client *api.Client) error {
+				list, err := collect[api.Bundle](c.Context(), client, api.Prefix+"/signatures", 0)
+				if err != nil {
+					return err
+				}
+				for _, b := range list {
+					if b.Epoch == want || (len(args) == 0 && b.Active) {
+						return a.print(b, func(w *output.Writer) { drawBundle(w, &b) })
+					}
+				}
+				if len(args) == 0 {
+					return errors.New("no bundle is active")
+				}
+				return fmt.Errorf("there is no bundle %d", want)
+			})
+		},
+	}
+}
+
+func drawBundle(w *output.Writer, b *api.Bundle) {
+	w.Row("Bundle", b.Epoch)
+	w.Row("Active", yes(b.Active))
+	w.Row("Rules", b.Rules)
+	w.Row("Hashes", b.Hashes)
+	w.Row("Published", short(b.Created)+" by "+b.By)
+	if b.Comment != "" {
+		w.Row("Comment", b.Comment)
+	}
+	if b.RollbackOf != 0 {
+		w.Row("Repeats", fmt.Sprintf("the content of bundle %d", b.RollbackOf))
+	}
+}
+
+func parseEpoch(s string) (threat.Epoch, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || n == 0 {
+		return 0, usageError{fmt.Errorf("EPOCH %q is not a bundle's number", s)}
+	}
+	return threat.Epoch(n), nil
+}
+
 func (a *app) signatureImport() *cobra.Command {
 	var comment string
 	var dryRun bool
@@ -52,7 +107,11 @@ func (a *app) signatureImport() *cobra.Command {
 		Long: `Import files or directories: YARA sources (.yar, .yara), hash lists (plain, CSV
 as MalwareBazaar publishes it), ClamAV .hdb, .hsb, .hdu. Rules that do not
 compile are reported with file and line and left out. The new bundle is
-activated only after a self-test on known-bad and known-good files.`,
+activated only after a self-test on known-bad and known-good files. A source of
+the same name is replaced.
+
+Exit codes: 0 published (with the refused rules listed), 2 not published, or
+with --dry-run something would be refused.`,
 		Example: `  lazaret signature import rules/ hashes.csv --comment "feed of today"
   lazaret signature import --dry-run rules/new.yar`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -71,7 +130,7 @@ activated only after a self-test on known-bad and known-good files.`,
 				if err := a.print(rep, func(w *output.Writer) { drawImport(w, &rep) }); err != nil {
 					return err
 				}
-				if len(rep.Errors) > 0 && rep.Bundle == nil {
+				if failed := rep.SelfTest != "passed" || len(rep.Errors) > 0; failed && rep.Bundle == nil {
 					return exitError(ExitError)
 				}
 				return nil
@@ -149,13 +208,13 @@ func (a *app) signatureRollback() *cobra.Command {
 		Use: "rollback EPOCH", Short: "Publish an older bundle's content again, as a new bundle", Args: cobra.ExactArgs(1),
 		Example: `  lazaret signature rollback 12 --reason "13 matches our own tools"`,
 		RunE: func(c *cobra.Command, args []string) error {
-			n, err := strconv.ParseUint(args[0], 10, 64)
+			n, err := parseEpoch(args[0])
 			if err != nil {
-				return usageError{fmt.Errorf("EPOCH %q is not a number", args[0])}
+				return err
 			}
 			return a.withClient(func(client *api.Client) error {
 				var b api.Bundle
-				if err := client.Post(c.Context(), api.Prefix+"/signatures/rollback", api.RollbackRequest{Epoch: threat.Epoch(n), Reason: reason}, &b); err != nil {
+				if err := client.Post(c.Context(), api.Prefix+"/signatures/rollback", api.RollbackRequest{Epoch: n, Reason: reason}, &b); err != nil {
 					return err
 				}
 				return a.print(b, func(w *output.Writer) { w.Line("bundle %d repeats the content of %d", b.Epoch, n) })

@@ -22,7 +22,7 @@ import (
 )
 
 func (a *app) supportCommand() *cobra.Command {
-	c := &cobra.Command{Use: "support", Short: "Information for whoever helps you"}
+	c := &cobra.Command{Use: "support", Short: "Information for whoever helps you", Example: `  sudo lazaret support dump`}
 	var to string
 	dump := &cobra.Command{
 		Use: "dump", Short: "Collect status, configuration, metrics and host facts in one archive", Args: cobra.NoArgs,

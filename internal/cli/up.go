@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -29,12 +31,25 @@ func (f *upFlags) apply(c config.Config) (config.Config, error) {
 	for _, s := range []struct {
 		to   *string
 		from string
-	}{{&c.StateDir, f.state}, {&c.RunDir, f.run}, {&c.Listen, f.listen}} {
+	}{{&c.StateDir, f.state}, {&c.RunDir, f.run}} {
 		if s.from != "" {
-			*s.to = s.from
+			abs, err := filepath.Abs(s.from)
+			if err != nil {
+				return c, fmt.Errorf("resolving %s: %w", s.from, err)
+			}
+			*s.to = abs
 		}
 	}
-	c.Protect.Paths = append(c.Protect.Paths, f.protect...)
+	if f.listen != "" {
+		c.Listen = f.listen
+	}
+	for _, p := range f.protect {
+		abs, err := filepath.Abs(p)
+		if err != nil {
+			return c, fmt.Errorf("resolving %s: %w", p, err)
+		}
+		c.Protect.Paths = append(c.Protect.Paths, abs)
+	}
 	return c, c.Validate()
 }
 
@@ -52,7 +67,7 @@ The first start prints a one-time link to create the first user.`,
 			if err != nil {
 				return err
 			}
-			return a.Up(c.Context(), conf)
+			return stopped(c.Context(), a.Up(c.Context(), conf))
 		},
 	}
 	f.register(c)
@@ -76,9 +91,17 @@ func (a *app) serviceCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("reading the supervisor's configuration: %w", err)
 			}
-			return a.Service(c.Context(), conf)
+			return stopped(c.Context(), a.Service(c.Context(), conf))
 		},
 	}
+}
+
+// stopped is the error of a daemon: being told to stop is none.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
+		return nil
+	}
+	return err
 }
 
 func (a *app) upConfig(f *upFlags) (config.Config, error) {
@@ -90,23 +113,25 @@ func (a *app) upConfig(f *upFlags) (config.Config, error) {
 }
 
 func (a *app) configCommand() *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "The configuration file"}
+	c := &cobra.Command{Use: "config", Short: "The configuration file", Example: `  lazaret config check`}
 	c.AddCommand(&cobra.Command{
 		Use: "check [FILE]", Short: "Check a configuration file; unknown keys are errors", Args: cobra.MaximumNArgs(1),
-		Example: `  lazaret config check /etc/lazaret/lazaret.yaml`,
+		Long: `Check a configuration file; without FILE the one that lazaret up would read.
+Every wrong value is reported, a line each. Exit code 0 if it is right, else 2.`,
+		Example: `  lazaret config check
+  lazaret config check new.yaml`,
 		RunE: func(_ *cobra.Command, args []string) error {
-			path := config.DefaultPath
+			path := a.configFile()
 			if len(args) == 1 {
 				path = args[0]
 			}
-			if _, err := os.Stat(path); err != nil {
+			if _, err := os.Stat(path); err != nil { // Load takes a missing default for an empty one
 				return fmt.Errorf("reading configuration: %w", err)
 			}
 			if _, err := config.Load(path); err != nil {
 				return err
 			}
-			a.say("%s is right", path)
-			return nil
+			return a.print(map[string]any{"path": path, "ok": true}, func(w *output.Writer) { w.Line("%s is right", path) })
 		},
 	}, &cobra.Command{
 		Use: "show", Short: "Show the configuration in force, defaults included", Args: cobra.NoArgs,

@@ -2,11 +2,9 @@ package cli
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,10 +15,14 @@ import (
 )
 
 func (a *app) userCommand() *cobra.Command {
-	c := &cobra.Command{Use: "user", Short: "People and their roles"}
-	c.AddCommand(a.userList(), a.userAdd(), a.userPasswd(), a.userDelete())
+	c := &cobra.Command{Use: "user", Short: "People and their roles", Example: `  lazaret user list`}
+	c.AddCommand(a.userList(), a.userAdd(), a.userSet(), a.userPasswd(), a.userDelete())
 	return c
 }
+
+const rolesHelp = `Roles: platform (nodes, policies, scans, users), security (findings, decisions,
+quarantine, signatures), auditor (reads everything, also the audit log), owner
+(reads what belongs to the tenants).`
 
 func (a *app) userList() *cobra.Command {
 	return &cobra.Command{
@@ -43,20 +45,26 @@ func (a *app) userList() *cobra.Command {
 	}
 }
 
+func drawUser(w *output.Writer, u *api.User) {
+	text := u.Name + " is " + strings.Join(u.Roles, ", ")
+	if len(u.Tenants) > 0 {
+		text += " of " + strings.Join(u.Tenants, ", ")
+	}
+	w.Line("%s", text)
+}
+
 func (a *app) userAdd() *cobra.Command {
 	var r api.UserRequest
 	c := &cobra.Command{
 		Use: "add NAME", Short: "Create a user", Args: cobra.ExactArgs(1),
-		Long: `Create a user. Roles: platform (nodes, policies, scans, users), security
-(findings, decisions, quarantine, signatures), auditor (reads everything, also
-the audit log), owner (reads what belongs to the tenants). The password is asked
-for, or read from standard input.`,
+		Long: "Create a user. " + rolesHelp + `
+The password is asked for, or read from standard input.`,
 		Example: `  lazaret user add ada --role security
   lazaret user add otto --role owner --tenant shop <password.txt`,
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Name = args[0]
 			var err error
-			if r.Password, err = a.password("Password for " + r.Name); err != nil {
+			if r.Password, err = a.newPassword(r.Name); err != nil {
 				return err
 			}
 			return a.withClient(func(client *api.Client) error {
@@ -64,7 +72,7 @@ for, or read from standard input.`,
 				if err := client.Post(c.Context(), api.Prefix+"/users", r, &u); err != nil {
 					return err
 				}
-				return a.print(u, func(w *output.Writer) { w.Line("user %s created (%s)", u.Name, strings.Join(u.Roles, ",")) })
+				return a.print(u, func(w *output.Writer) { drawUser(w, &u) })
 			})
 		},
 	}
@@ -74,17 +82,62 @@ for, or read from standard input.`,
 	return c
 }
 
+func (a *app) userSet() *cobra.Command {
+	var r api.UserRequest
+	c := &cobra.Command{
+		Use: "set NAME", Short: "Change a user's roles and tenants", Args: cobra.ExactArgs(1),
+		Long: "Change a user's roles and tenants; what is not named is taken away. " + rolesHelp + `
+Nobody changes their own roles.`,
+		Example: `  lazaret user set ada --role security --role auditor
+  lazaret user set otto --role owner --tenant shop --tenant blog`,
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.withClient(func(client *api.Client) error {
+				var u api.User
+				if err := client.Put(c.Context(), api.Prefix+"/users/"+escape(args[0]), withName(r, args[0]), &u); err != nil {
+					return err
+				}
+				return a.print(u, func(w *output.Writer) { drawUser(w, &u) })
+			})
+		},
+	}
+	c.Flags().StringSliceVar(&r.Roles, "role", nil, "role, may be repeated (required)")
+	c.Flags().StringSliceVar(&r.Tenants, "tenant", nil, "tenant of an owner, may be repeated")
+	must(c.MarkFlagRequired("role"))
+	return c
+}
+
+func withName(r api.UserRequest, name string) api.UserRequest {
+	r.Name = name
+	return r
+}
+
 func (a *app) userPasswd() *cobra.Command {
 	return &cobra.Command{
-		Use: "passwd NAME", Short: "Set a user's password", Args: cobra.ExactArgs(1),
-		Example: `  lazaret user passwd ada`,
+		Use: "passwd [NAME]", Short: "Change your own password, or set a user's", Args: cobra.MaximumNArgs(1),
+		Long: `Without NAME change your own password: the old and the new one are asked for, or
+read from standard input, a line each. With NAME set another user's.`,
+		Example: `  lazaret user passwd
+  sudo lazaret user passwd ada`,
 		RunE: func(c *cobra.Command, args []string) error {
-			p, err := a.password("New password for " + args[0])
+			if len(args) == 1 {
+				p, err := a.newPassword(args[0])
+				if err != nil {
+					return err
+				}
+				return a.withClient(func(client *api.Client) error {
+					return client.Put(c.Context(), api.Prefix+"/users/"+escape(args[0]), api.UserRequest{Name: args[0], Password: p}, nil)
+				})
+			}
+			old, err := a.password("Old password")
+			if err != nil {
+				return err
+			}
+			p, err := a.newPassword("you")
 			if err != nil {
 				return err
 			}
 			return a.withClient(func(client *api.Client) error {
-				return client.Put(c.Context(), api.Prefix+"/users/"+escape(args[0]), api.UserRequest{Name: args[0], Password: p}, nil)
+				return client.Put(c.Context(), api.Prefix+"/me/password", api.PasswordRequest{Old: old, New: p}, nil)
 			})
 		},
 	}
@@ -113,171 +166,32 @@ func (a *app) password(prompt string) (string, error) {
 		}
 		return string(b), nil
 	}
-	s := bufio.NewScanner(a.Stdin)
-	if !s.Scan() {
+	if a.lines == nil {
+		a.lines = bufio.NewScanner(a.Stdin)
+	}
+	if !a.lines.Scan() {
+		if err := a.lines.Err(); err != nil {
+			return "", fmt.Errorf("reading password: %w", err)
+		}
 		return "", errors.New("no password on standard input")
 	}
-	return s.Text(), s.Err()
+	return a.lines.Text(), nil
 }
 
-func (a *app) tokenCommand() *cobra.Command {
-	c := &cobra.Command{Use: "token", Short: "API tokens for programs"}
-	var user string
-	c.PersistentFlags().StringVar(&user, "user", "", "another user's tokens")
-	base := func() string {
-		if user != "" {
-			return api.Prefix + "/users/" + escape(user) + "/tokens"
+// newPassword is password, asked for twice on a terminal.
+func (a *app) newPassword(who string) (string, error) {
+	p, err := a.password("New password for " + who)
+	if err != nil {
+		return "", err
+	}
+	if f, ok := a.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		again, err := a.password("The same again")
+		if err != nil {
+			return "", err
 		}
-		return api.Prefix + "/tokens"
+		if again != p {
+			return "", errors.New("the two passwords differ")
+		}
 	}
-	c.AddCommand(a.tokenCreate(base), &cobra.Command{
-		Use: "list", Short: "List API tokens", Args: cobra.NoArgs,
-		Example: `  lazaret token list
-  lazaret token list --user ada`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return a.withClient(func(client *api.Client) error {
-				list, err := collect[api.Token](c.Context(), client, base(), 0)
-				if err != nil {
-					return err
-				}
-				return a.print(list, func(w *output.Writer) {
-					w.Row("ID", "NAME", "USER", "CREATED", "EXPIRES")
-					for _, t := range list {
-						w.Row(t.ID, t.Name, t.User, short(t.Created), short(t.Expires))
-					}
-				})
-			})
-		},
-	}, &cobra.Command{
-		Use: "delete ID", Short: "Delete an API token; it is refused from then on", Args: cobra.ExactArgs(1),
-		Example: `  lazaret token delete 01JD5Z4M8K3V9Q2W7X6C1B0N5A`,
-		RunE: func(c *cobra.Command, args []string) error {
-			return a.withClient(func(client *api.Client) error { return client.Delete(c.Context(), base()+"/"+escape(args[0])) })
-		},
-	})
-	return c
-}
-
-func (a *app) tokenCreate(base func() string) *cobra.Command {
-	var r api.TokenRequest
-	c := &cobra.Command{
-		Use: "create NAME", Short: "Create an API token and print it once", Args: cobra.ExactArgs(1),
-		Example: `  lazaret token create ci --for 720h
-  LAZARET_TOKEN=$(lazaret token create ci --user ada -o json | jq -r .secret)`,
-		RunE: func(c *cobra.Command, args []string) error {
-			r.Name = args[0]
-			return a.withClient(func(client *api.Client) error {
-				var t api.Token
-				if err := client.Post(c.Context(), base(), r, &t); err != nil {
-					return err
-				}
-				return a.print(t, func(w *output.Writer) { w.Line("%s", t.Secret) })
-			})
-		},
-	}
-	c.Flags().StringVar(&r.For, "for", "", "how long it is valid (default 2160h)")
-	return c
-}
-
-func (a *app) loginCommand() *cobra.Command {
-	var user string
-	c := &cobra.Command{
-		Use: "login", Short: "Log in and keep an API token for later commands", Args: cobra.NoArgs,
-		Example: `  lazaret login --user ada --server https://manager:7480`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			p, err := a.password("Password for " + user)
-			if err != nil {
-				return err
-			}
-			return a.withClient(func(client *api.Client) error { return a.login(c.Context(), client, user, p) })
-		},
-	}
-	c.Flags().StringVar(&user, "user", "", "user name (required)")
-	must(c.MarkFlagRequired("user"))
-	return c
-}
-
-// login starts a session, makes a token with it and ends the session.
-func (a *app) login(ctx context.Context, client *api.Client, user, password string) error {
-	body, err := jsonBody(api.LoginRequest{Name: user, Password: password})
-	if err != nil {
-		return err
-	}
-	resp, err := client.Open(ctx, "POST", api.Prefix+"/sessions", body, api.Header("Content-Type", "application/json"))
-	if err != nil {
-		return err
-	}
-	resp.Body.Close()
-	cookie := ""
-	for _, k := range resp.Cookies() {
-		cookie += k.Name + "=" + k.Value + "; "
-	}
-	session := api.Header("Cookie", strings.TrimSuffix(cookie, "; "))
-	host, _ := os.Hostname()
-	var t api.Token
-	if err := client.Post(ctx, api.Prefix+"/tokens", api.TokenRequest{Name: "login on " + host, For: "720h"}, &t, session); err != nil {
-		return err
-	}
-	if err := client.Delete(ctx, api.Prefix+"/sessions/current", session); err != nil {
-		return err
-	}
-	file := a.credentials()
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return fmt.Errorf("storing credentials: %w", err)
-	}
-	if err := os.WriteFile(file, []byte(t.Secret+"\n"), 0o600); err != nil {
-		return fmt.Errorf("storing credentials: %w", err)
-	}
-	a.say("logged in as %s until %s", user, short(t.Expires))
-	return nil
-}
-
-func (a *app) logoutCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "logout", Short: "Forget the token that login stored", Args: cobra.NoArgs,
-		Example: `  lazaret logout`,
-		RunE: func(*cobra.Command, []string) error {
-			if err := os.Remove(a.credentials()); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("removing credentials: %w", err)
-			}
-			return nil
-		},
-	}
-}
-
-func (a *app) setupCommand() *cobra.Command {
-	var r api.SetupRequest
-	c := &cobra.Command{
-		Use: "setup TOKEN", Short: "Create the first user with the set-up link's token", Args: cobra.ExactArgs(1),
-		Example: `  lazaret setup lzs_… --user ada`,
-		RunE: func(c *cobra.Command, args []string) error {
-			r.Token = args[0]
-			var err error
-			if r.Password, err = a.password("Password for " + r.Name); err != nil {
-				return err
-			}
-			return a.withClient(func(client *api.Client) error {
-				return client.Post(c.Context(), api.Prefix+"/setup", r, nil)
-			})
-		},
-	}
-	c.Flags().StringVar(&r.Name, "user", "", "user name (required)")
-	must(c.MarkFlagRequired("user"))
-	return c
-}
-
-func (a *app) setupLinkCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "setup-link", Short: "Make a new one-time link to create the first user (root on this host)", Args: cobra.NoArgs,
-		Example: `  sudo lazaret setup-link`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return a.withClient(func(client *api.Client) error {
-				var l api.SetupLink
-				if err := client.Post(c.Context(), api.Prefix+"/setup-link", nil, &l); err != nil {
-					return err
-				}
-				return a.print(l, func(w *output.Writer) { w.Line("%s", l.URL) })
-			})
-		},
-	}
+	return p, nil
 }

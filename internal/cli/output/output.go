@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -38,7 +40,7 @@ func (f *Format) Type() string { return "format" }
 // Set implements pflag.Value.
 func (f *Format) Set(s string) error {
 	if !slices.Contains(Formats, s) && s != string(SARIF) {
-		return fmt.Errorf("%q is none of %s", s, strings.Join(Formats, ", "))
+		return fmt.Errorf("%q is none of %s", s, strings.Join(append(Formats[:len(Formats):len(Formats)], string(SARIF)), ", "))
 	}
 	*f = Format(s)
 	return nil
@@ -66,26 +68,51 @@ func (w *Writer) Line(format string, args ...any) {
 	w.w.Flush()
 }
 
-// Clean escapes control characters, C1 controls included, and the bidirectional
-// overrides that can make a name look like another.
+// Clean makes text of strangers harmless on a terminal: control characters,
+// C1 controls included, invisible format characters (among them the
+// bidirectional overrides that make a name look like another), line and
+// paragraph separators, and bytes that are not UTF-8 are escaped.
 func Clean(s string) string {
-	bad := func(r rune) bool {
-		return r < 0x20 || (r >= 0x7f && r < 0xa0) || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069)
-	}
-	if !strings.ContainsFunc(s, bad) {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, hidden) {
 		return s
 	}
 	var b strings.Builder
-	for _, r := range s {
-		if bad(r) {
-			if r < 0x100 {
-				fmt.Fprintf(&b, `\x%02x`, r)
-			} else {
-				fmt.Fprintf(&b, `\u%04x`, r)
-			}
-			continue
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case !hidden(r):
+			b.WriteRune(r)
+		case r < 0x100:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case r < 0x10000:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			fmt.Fprintf(&b, `\U%08x`, r)
 		}
-		b.WriteRune(r)
+		i += n
+	}
+	return b.String()
+}
+
+func hidden(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }
+
+// Valid escapes the bytes that are not UTF-8 as \xNN and leaves the rest: the
+// form in which results name files.
+func Valid(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && n == 1 {
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		} else {
+			b.WriteString(s[i : i+n])
+		}
+		i += n
 	}
 	return b.String()
 }
@@ -105,7 +132,8 @@ func Print(to io.Writer, f Format, v any, table func(*Writer)) error {
 	case JSONL:
 		e := json.NewEncoder(to)
 		e.SetEscapeHTML(false)
-		if l := reflect.ValueOf(v); l.Kind() == reflect.Slice {
+		_, whole := v.(json.Marshaler) // such as json.RawMessage, a slice of bytes
+		if l := reflect.ValueOf(v); l.Kind() == reflect.Slice && !whole {
 			for i := range l.Len() {
 				if err := e.Encode(l.Index(i).Interface()); err != nil {
 					return err

@@ -3,6 +3,7 @@
 package sarif
 
 import (
+	"maps"
 	"net/url"
 	"strings"
 
@@ -80,11 +81,12 @@ type Artifact struct {
 
 // Result is one detection.
 type Result struct {
-	RuleID    string     `json:"ruleId"`
-	RuleIndex int        `json:"ruleIndex"`
-	Level     string     `json:"level"`
-	Message   Message    `json:"message"`
-	Locations []Location `json:"locations"`
+	RuleID     string            `json:"ruleId"`
+	RuleIndex  int               `json:"ruleIndex"`
+	Level      string            `json:"level"`
+	Message    Message           `json:"message"`
+	Locations  []Location        `json:"locations"`
+	Properties map[string]string `json:"properties,omitempty"` // workload, image, layer
 }
 
 // Location is where a result is.
@@ -124,8 +126,12 @@ func (l *Log) Add(o *api.ScanLine) {
 	run := l.Runs[0]
 	location := Location{PhysicalLocation{ArtifactLocation{URI: uri(o.Path)}}}
 	for _, r := range o.Reasons {
+		level := "warning"
+		if o.Verdict == threat.Error {
+			level = "error"
+		}
 		run.Invocations[0].ToolExecutionNotifications = append(run.Invocations[0].ToolExecutionNotifications, Notification{
-			Descriptor: Descriptor{ID: r.Code}, Level: "warning", Message: Message{r.Text}, Locations: []Location{location},
+			Descriptor: Descriptor{ID: r.Code}, Level: level, Message: Message{or(r.Text, r.Code)}, Locations: []Location{location},
 		})
 	}
 	if len(o.Detections) == 0 {
@@ -143,6 +149,7 @@ func (l *Log) Add(o *api.ScanLine) {
 		run.Results = append(run.Results, Result{
 			RuleID: d.Signature, RuleIndex: l.rule(d), Level: level(d.Severity),
 			Message: Message{d.Signature + " in " + o.Path}, Locations: []Location{location},
+			Properties: given(map[string]string{"workload": o.Workload, "image": o.Image, "layer": o.Layer}),
 		})
 	}
 }
@@ -152,13 +159,34 @@ func (l *Log) Finish(s *api.ScanSummary) {
 	l.Runs[0].Invocations[0].ExecutionSuccessful = s.Errors == 0
 }
 
+// Fail completes the log of a scan that ended early.
+func (l *Log) Fail(err error) {
+	i := &l.Runs[0].Invocations[0]
+	i.ExecutionSuccessful = false
+	i.ToolExecutionNotifications = append(i.ToolExecutionNotifications, Notification{
+		Descriptor: Descriptor{ID: "scan_failed"}, Level: "error", Message: Message{err.Error()},
+	})
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// given keeps the entries that have a value; nil if none has.
+func given(m map[string]string) map[string]string {
+	maps.DeleteFunc(m, func(_, v string) bool { return v == "" })
+	if len(m) == 0 {
+		return nil
+	}
+	return m
+}
+
 func (l *Log) rule(d *threat.Detection) int {
 	if i, ok := l.rules[d.Signature]; ok {
 		return i
-	}
-	text := d.Description
-	if text == "" {
-		text = d.Signature
 	}
 	driver := &l.Runs[0].Tool.Driver
 	i := len(driver.Rules)
@@ -168,7 +196,7 @@ func (l *Log) rule(d *threat.Detection) int {
 			p[k] = v
 		}
 	}
-	driver.Rules = append(driver.Rules, Rule{ID: d.Signature, ShortDescription: Message{text}, Properties: p})
+	driver.Rules = append(driver.Rules, Rule{ID: d.Signature, ShortDescription: Message{or(d.Description, d.Signature)}, Properties: p})
 	l.rules[d.Signature] = i
 	return i
 }
@@ -189,6 +217,10 @@ func uri(path string) string {
 	parts := strings.Split(path, "/")
 	for i, p := range parts {
 		parts[i] = url.PathEscape(p)
+	}
+	if !strings.HasPrefix(path, "/") {
+		// A colon in the first element would look like a scheme (RFC 3986, 4.2).
+		parts[0] = strings.ReplaceAll(parts[0], ":", "%3A")
 	}
 	s := strings.Join(parts, "/")
 	if strings.HasPrefix(s, "/") {
