@@ -17,11 +17,13 @@ func Recognise(head []byte) Type {
 	if len(head) > HeadLen {
 		head = head[:HeadLen]
 	}
-	if t := byMagic(head); t != "" {
-		return t
-	}
+	// First, because a tar header starts with a name that anybody may choose,
+	// "#!" or "MZ" for example, while its checksum is never right by chance.
 	if isTar(head) {
 		return Tar
+	}
+	if t := byMagic(head); t != "" {
+		return t
 	}
 	return byText(head)
 }

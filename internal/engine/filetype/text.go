@@ -39,24 +39,34 @@ func hasFold(s []byte, prefix string) bool {
 	return len(s) >= len(prefix) && bytes.EqualFold(s[:len(prefix)], []byte(prefix))
 }
 
+// textHead is how many bytes must be text for content to be called so.
+const textHead = 1024
+
 // isText reports whether the head is UTF-8 without control characters other
 // than those of text (tab, line ends, form feed, backspace, escape). A rune cut
 // off by the end of the head is no objection.
 func isText(h []byte) bool {
-	for i := 0; i < len(h); {
-		c := h[i]
-		if c < utf8.RuneSelf {
-			if c < 0x20 && c != '\t' && c != '\n' && c != '\r' && c != '\f' && c != '\b' && c != 0x1b {
-				return false
-			}
-			i++
-			continue
+	h = h[:min(len(h), textHead)]
+	ascii := true
+	for _, c := range h {
+		if c < 0x20 && 1<<c&textControls == 0 {
+			return false
 		}
-		r, n := utf8.DecodeRune(h[i:])
-		if r == utf8.RuneError && n == 1 {
-			return len(h)-i < utf8.UTFMax && !utf8.FullRune(h[i:])
-		}
-		i += n
+		ascii = ascii && c < utf8.RuneSelf
 	}
-	return true
+	if ascii {
+		return true
+	}
+	for i := 1; i < utf8.UTFMax && i <= len(h); i++ {
+		if last := h[len(h)-i:]; utf8.RuneStart(last[0]) {
+			if !utf8.FullRune(last) {
+				h = h[:len(h)-i]
+			}
+			break
+		}
+	}
+	return utf8.Valid(h)
 }
+
+// textControls are the control characters of text as a bit set.
+const textControls uint32 = 1<<'\t' | 1<<'\n' | 1<<'\r' | 1<<'\f' | 1<<'\b' | 1<<0x1b
