@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/lazaret/lazaret/api"
 	"github.com/lazaret/lazaret/internal/condition"
@@ -29,9 +30,6 @@ func service(ctx context.Context, c config.Config) (err error) {
 		return err
 	}
 	defer child.Close()
-	// Heartbeats start at once: opening the state may take a while.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	if err := child.SetMode(mode(c)); err != nil {
 		return err
 	}
@@ -43,8 +41,9 @@ func service(ctx context.Context, c config.Config) (err error) {
 	if err := os.Chmod(c.StateDir, 0o700); err != nil {
 		return fmt.Errorf("making directories: %w", err)
 	}
-	var conditions condition.Set
-	m, closeManager, err := openManager(c, &conditions, logger)
+	// Manager and node know only their own conditions; the node reports its.
+	var managers, nodes condition.Set
+	m, closeManager, err := openManager(c, &managers, logger)
 	if err != nil {
 		return err
 	}
@@ -55,16 +54,20 @@ func service(ctx context.Context, c config.Config) (err error) {
 	}
 	defer client.Close()
 
-	var healthy = func() bool { return true }
+	var running atomic.Pointer[node.Node]
+	healthy := func() bool {
+		n := running.Load()
+		return n == nil || n.Healthy()
+	}
 	return task.Run(ctx,
-		func(ctx context.Context) error { return child.Run(ctx, func() bool { return healthy() }) },
+		func(ctx context.Context) error { return child.Run(ctx, healthy) },
 		m.Run,
-		func(ctx context.Context) error { return runNode(ctx, c, child, client, &conditions, logger, &healthy) },
+		func(ctx context.Context) error { return runNode(ctx, c, child, client, &nodes, logger, &running) },
 	)
 }
 
-// runNode opens and runs the node; healthy becomes the node's own answer.
-func runNode(ctx context.Context, c config.Config, child *supervisor.Child, client *api.Client, conditions *condition.Set, logger *slog.Logger, healthy *func() bool) (err error) {
+// runNode opens and runs the node.
+func runNode(ctx context.Context, c config.Config, child *supervisor.Child, client *api.Client, conditions *condition.Set, logger *slog.Logger, running *atomic.Pointer[node.Node]) (err error) {
 	nc := node.Config{
 		Config: c, Version: version, Client: client, Group: child.Group(), Conditions: conditions, Logger: logger,
 		Started: func(ctx context.Context) error {
@@ -81,7 +84,7 @@ func runNode(ctx context.Context, c config.Config, child *supervisor.Child, clie
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	*healthy = n.Healthy
+	running.Store(n)
 	return n.Run(ctx)
 }
 
@@ -141,6 +144,9 @@ func (m *runningManager) Run(ctx context.Context) error {
 			return err
 		}
 		if report.Bundle != nil {
+			if err := m.AfterPublish(ctx, *report.Bundle); err != nil {
+				return err
+			}
 			m.logger.InfoContext(ctx, "built-in signatures published", slog.Uint64("epoch", uint64(report.Bundle.Epoch)), slog.Int("rules", report.Rules))
 		}
 		return m.firstStart(ctx)

@@ -3,12 +3,13 @@ package node
 import (
 	"context"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 
+	"github.com/lazaret/lazaret/internal/scan"
 	"github.com/lazaret/lazaret/internal/threat"
 	"github.com/lazaret/lazaret/internal/workload"
-
-	"github.com/lazaret/lazaret/internal/scan"
 )
 
 // containers answers questions of the scan service and the response about
@@ -47,6 +48,18 @@ func (c containers) Process(_ context.Context, id string) (pid int, start uint64
 		return 0, 0, false
 	}
 	return e.PID, p.Start, true
+}
+
+// child reports whether a process is one of our own workers, which are never
+// killed as an answer to what they read.
+func child(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(b), "\nPPid:\t")
+	parent, _, _ := strings.Cut(rest, "\n")
+	return parent == strconv.Itoa(os.Getpid())
 }
 
 // spread counts the workloads an object was seen in.

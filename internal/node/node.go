@@ -168,7 +168,7 @@ func (n *Node) openResponse(ctx context.Context) (err error) {
 	}
 	n.closers = append(n.closers, n.vault)
 	n.responder, err = response.New(response.Config{
-		Vault: n.vault, Killer: &response.Killer{}, Governor: response.NewGovernor(spread{n.scans}, nil),
+		Vault: n.vault, Killer: &response.Killer{Protected: child}, Governor: response.NewGovernor(spread{n.scans}, nil),
 		Containers: containers{n.who}, Rescan: n.rescan, Logger: n.cfg.Logger,
 	})
 	if err != nil {

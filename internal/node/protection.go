@@ -56,7 +56,7 @@ func newProtection(n *Node) (*protection, error) {
 func (p *protection) open() error {
 	c := fanotify.Config{
 		Group: p.n.cfg.Group, Handler: p.n.guard, Deadline: p.n.cfg.Failure.Deadline,
-		FailClosed: p.n.cfg.Failure.Mode == "closed", Conditions: p.n.cfg.Conditions, Logger: p.n.cfg.Logger,
+		FailClosed: p.n.cfg.Failure.Mode == "closed", Overlay: p.mode, Conditions: p.n.cfg.Conditions, Logger: p.n.cfg.Logger,
 		Own: func(pid int) bool { return pid == os.Getppid() }, // the supervisor
 		Clean: func(k event.FileKey) bool {
 			r, ok := p.n.scans.Lookup(k)

@@ -127,6 +127,9 @@ func (s *signatures) update(ctx context.Context) error {
 	if len(refused) > 0 {
 		s.cfg.Logger.WarnContext(ctx, "rules were left out", slog.Int("count", len(refused)), slog.String("first", refused[0].Text))
 	}
+	if err := s.try(ctx, compiled); err != nil {
+		return err
+	}
 	if err := s.pool.Swap(ctx, compiled.Dir, compiled.Epoch); err != nil {
 		return err
 	}
@@ -141,4 +144,16 @@ func (s *signatures) update(ctx context.Context) error {
 	s.cfg.Logger.InfoContext(ctx, "signatures activated", slog.Uint64("epoch", uint64(compiled.Epoch)),
 		slog.Int("rules", compiled.Rules), slog.Int64("hashes", compiled.Hashes))
 	return nil
+}
+
+// try runs the self-test with a worker of its own before the bundle protects
+// anything: what a host cannot run without is not the same everywhere.
+func (s *signatures) try(ctx context.Context, c *signature.Compiled) error {
+	pool, err := worker.New(worker.Config{
+		Program: s.program, Bundle: c.Dir, Epoch: c.Epoch, Processes: 1, MemoryLimit: s.cfg.Engine.Memory, Logger: s.cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(signature.SelfTest(ctx, pool, signature.DefaultCorpus(s.cfg.Engine.KnownGood...)), pool.Close())
 }

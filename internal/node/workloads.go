@@ -6,7 +6,10 @@ import (
 	"os"
 
 	"github.com/lazaret/lazaret/internal/workload"
+	"github.com/lazaret/lazaret/internal/workload/bare"
 	"github.com/lazaret/lazaret/internal/workload/containerd"
+	"github.com/lazaret/lazaret/internal/workload/docker"
+	"github.com/lazaret/lazaret/internal/workload/nri"
 )
 
 // socket returns the path of a runtime's socket: the configured one, the usual
@@ -24,9 +27,25 @@ func socket(configured, usual string) string {
 	return configured
 }
 
-// openWorkloads makes an inventory per runtime that is there.
+// openWorkloads makes an inventory per runtime that is there. What is known
+// earliest and best comes first.
 func (n *Node) openWorkloads(context.Context) error {
 	var inventories []workload.Inventory
+	if s := socket(n.cfg.Runtimes.NRI, nri.DefaultSocket); s != "" {
+		inv, err := nri.New(nri.Config{Socket: s, Log: n.cfg.Logger})
+		if err != nil {
+			return err
+		}
+		inventories = append(inventories, inv)
+	}
+	if s := socket(n.cfg.Runtimes.Docker, docker.DefaultSocket); s != "" {
+		inv, err := docker.New(docker.Config{Socket: s, Log: n.cfg.Logger})
+		if err != nil {
+			return err
+		}
+		n.closers = append(n.closers, inv)
+		inventories = append(inventories, inv)
+	}
 	if s := socket(n.cfg.Runtimes.Containerd, containerd.DefaultSocket); s != "" {
 		inv, err := containerd.New(containerd.Config{Socket: s, Log: n.cfg.Logger})
 		if err != nil {
@@ -36,7 +55,11 @@ func (n *Node) openWorkloads(context.Context) error {
 		inventories = append(inventories, inv)
 	}
 	n.runtimes = len(inventories) > 0
-	var err error
+	groups, err := bare.New(bare.Config{Log: n.cfg.Logger})
+	if err != nil {
+		return err
+	}
+	inventories = append(inventories, groups)
 	n.who, err = workload.New(workload.Config{
 		Node: n.cfg.Node, Inventories: inventories, Log: n.cfg.Logger, OnChange: n.workloadChanged,
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/lazaret/lazaret/internal/policy"
 	"github.com/lazaret/lazaret/internal/response"
 	"github.com/lazaret/lazaret/internal/threat"
+	"github.com/lazaret/lazaret/internal/workload"
 )
 
 // Records is the durable store of findings; the node's spool.
@@ -111,7 +112,7 @@ func (d *Desk) act(ctx context.Context, c guard.Case) {
 }
 
 func target(c guard.Case) response.Target {
-	t := response.Target{Path: c.Place.Path, HostPath: c.Place.HostPath, ImageLayer: !c.Place.Writable}
+	t := response.Target{Path: c.Place.Path, HostPath: c.Place.HostPath, ImageLayer: inImage(c.Place.Layer)}
 	if c.Finding.Workload.Kind == threat.KindContainer {
 		t.PID = c.PID
 		if c.Finding.Process != nil {
@@ -120,6 +121,10 @@ func target(c guard.Case) response.Target {
 	}
 	return t
 }
+
+// inImage reports whether a layer is one of an image, which other containers
+// use as well.
+func inImage(layer string) bool { return layer != "" && layer != workload.LayerUpper }
 
 // store writes the finding and the quarantine item it led to.
 func (d *Desk) store(ctx context.Context, f *threat.Finding) error {
@@ -149,7 +154,7 @@ func (d *Desk) Item(ctx context.Context, id string) error {
 
 // Decide carries a person's decision out and stores the finding.
 func (d *Desk) Decide(ctx context.Context, f threat.Finding, action threat.Action, by, reason string) (threat.Finding, error) {
-	t := response.Target{Path: f.Location.Path, HostPath: f.Location.HostPath, ImageLayer: f.Location.Layer != "" && f.Location.Layer != "upper"}
+	t := response.Target{Path: f.Location.Path, HostPath: f.Location.HostPath, ImageLayer: inImage(f.Location.Layer)}
 	if f.Process != nil && f.Workload.Kind == threat.KindContainer {
 		t.PID, t.Start = f.Process.PID, f.Process.Start
 	}

@@ -80,9 +80,6 @@ const limit = 5 * time.Minute
 func (r *Runner) Command(ctx context.Context, c api.Command) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if c.Verb == api.VerbConfig {
-		return // the link fetches it; nothing to answer
-	}
 	done, err := r.Results.Answered(ctx, c.ID)
 	if err != nil {
 		r.Logger.ErrorContext(ctx, "command was not looked up", slog.String("command", c.ID), slog.Any("error", err))
@@ -109,6 +106,8 @@ func (r *Runner) Command(ctx context.Context, c api.Command) {
 
 func (r *Runner) run(ctx context.Context, c api.Command) (any, error) {
 	switch c.Verb {
+	case api.VerbConfig:
+		return nil, r.Refresh(ctx)
 	case api.VerbDecide:
 		return with(c, func(a api.DecideArgs) (any, error) { return r.decide(ctx, c, a) })
 	case api.VerbRestore:

@@ -111,7 +111,7 @@ var (
 func (g *Guard) Access(ctx context.Context, ev *event.File) fanotify.Answer {
 	// What is known to be clean needs no policy: this is the path of every
 	// repeated open.
-	report, known := g.Scans.Lookup(ev.Key)
+	report, known := g.lookup(ev)
 	if known && report.Verdict == threat.Clean {
 		return remember
 	}
@@ -126,10 +126,28 @@ func (g *Guard) Access(ctx context.Context, ev *event.File) fanotify.Answer {
 			return g.unanswered(ctx, ev, w, &p, err)
 		}
 		if report.Verdict == threat.Clean {
+			g.index(ev, w, &report)
 			return remember
 		}
 	}
 	return g.judge(ctx, ev, w, &p, report)
+}
+
+// lookup answers for a known version of a file. A file that somebody has open
+// for writing can change without its version changing.
+func (g *Guard) lookup(ev *event.File) (scan.Report, bool) {
+	if ev.Unstable {
+		return scan.Report{}, false
+	}
+	return g.Scans.Lookup(ev.Key)
+}
+
+// index notes where a clean object was seen, so that a signature published
+// later finds it.
+func (g *Guard) index(ev *event.File, w threat.Workload, r *scan.Report) {
+	if place, err := g.Who.Locate(ev.PID, ev.Path, ev.Key.Dev, ev.Key.Ino); err == nil {
+		g.Scans.Remember(r.Hash, place.Location(w))
+	}
 }
 
 // workload is whose access it is; an access nobody can be found for is the
@@ -159,7 +177,7 @@ func (g *Guard) inspect(ctx context.Context, ev *event.File, p *policy.Policy) (
 	go func() {
 		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), longest)
 		defer cancel()
-		r, err := g.Scans.Inspect(own, scan.Request{File: ev.File, Key: ev.Key, Priority: scan.OnAccess, Limits: p.Spec.Limits})
+		r, err := g.Scans.Inspect(own, scan.Request{File: ev.File, Key: ev.Key, Priority: scan.OnAccess, Limits: p.Spec.Limits, Volatile: ev.Unstable})
 		done <- result{r, err}
 	}()
 	select {
@@ -218,11 +236,14 @@ func (g *Guard) Written(ctx context.Context, ev *event.File) {
 	if p.Spec.Mode == policy.Off || !p.Spec.OnAccess.Write {
 		return
 	}
-	report, known := g.Scans.Lookup(ev.Key)
+	report, known := g.lookup(ev)
 	if !known {
 		var err error
-		if report, err = g.Scans.Inspect(ctx, scan.Request{File: ev.File, Key: ev.Key, Priority: scan.OnDemand, Limits: p.Spec.Limits}); err != nil {
+		if report, err = g.Scans.Inspect(ctx, scan.Request{File: ev.File, Key: ev.Key, Priority: scan.OnDemand, Limits: p.Spec.Limits, Volatile: ev.Unstable}); err != nil {
 			return // the next open inspects it
+		}
+		if report.Verdict == threat.Clean {
+			g.index(ev, w, &report)
 		}
 	}
 	if report.Verdict.Threat() {

@@ -192,9 +192,6 @@ func (l *Link) follow(ctx context.Context) error {
 				l.Logger.ErrorContext(ctx, "command is not readable", slog.String("event", ev.ID), slog.Any("error", err))
 				return nil
 			}
-			if c.Verb == api.VerbConfig {
-				l.Fetch()
-			}
 			l.Commands.Command(ctx, c)
 			return nil
 		})

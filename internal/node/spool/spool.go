@@ -27,6 +27,9 @@ var migrations embed.FS
 // Spool is safe for concurrent use.
 type Spool struct {
 	db *sql.DB
+	// id names this database in batch ids: one made anew counts from the start,
+	// and its batches are newer all the same.
+	id string
 	// more wakes the uploader; it never holds more than one token.
 	more chan struct{}
 }
@@ -42,7 +45,20 @@ func Open(ctx context.Context, dir string) (*Spool, error) {
 		return nil, err
 	}
 	db.SetMaxOpenConns(1) // one writer: no lock to wait for
-	return &Spool{db: db, more: make(chan struct{}, 1)}, nil
+	s := &Spool{db: db, more: make(chan struct{}, 1)}
+	if s.id, err = s.identity(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+func (s *Spool) identity(ctx context.Context) (string, error) {
+	const key = "spool"
+	if v, ok, err := s.Setting(ctx, key); err != nil || ok {
+		return string(v), err
+	}
+	id := ulid.Make().String()
+	return id, s.SetSetting(ctx, key, []byte(id))
 }
 
 // Close closes the database.
@@ -231,9 +247,13 @@ func (s *Spool) Answered(ctx context.Context, command string) (bool, error) {
 	return ok, err
 }
 
-// Next returns up to max queued things as a batch, oldest first, and the
+// maxBatch bounds the payload of a batch, far below what a manager accepts.
+const maxBatch = 8 << 20
+
+// Next returns up to limit queued things as a batch, oldest first, and the
 // sequence number to acknowledge. An empty batch has an empty ID. The same rows
-// give the same batch ID, so a repeated upload is recognised.
+// give the same batch ID, so a repeated upload is recognised; ids sort in the
+// order of uploads.
 func (s *Spool) Next(ctx context.Context, limit int) (api.Batch, int64, error) {
 	rows, err := s.db.QueryContext(ctx, "SELECT seq, kind, payload FROM outbox ORDER BY seq LIMIT ?", limit)
 	if err != nil {
@@ -242,14 +262,20 @@ func (s *Spool) Next(ctx context.Context, limit int) (api.Batch, int64, error) {
 	defer rows.Close()
 	b := api.Batch{Sent: time.Now().UTC()}
 	var first, last int64
+	size := 0
 	for rows.Next() {
 		var kind string
 		var payload []byte
-		if err := rows.Scan(&last, &kind, &payload); err != nil {
+		var seq int64
+		if err := rows.Scan(&seq, &kind, &payload); err != nil {
 			return api.Batch{}, 0, fmt.Errorf("reading spool: %w", err)
 		}
+		if size += len(payload); first != 0 && size > maxBatch {
+			break
+		}
+		last = seq
 		if first == 0 {
-			first = last
+			first = seq
 		}
 		if err := decode(&b, kind, payload); err != nil {
 			return api.Batch{}, 0, fmt.Errorf("reading spool: %w", err)
@@ -259,7 +285,7 @@ func (s *Spool) Next(ctx context.Context, limit int) (api.Batch, int64, error) {
 		return api.Batch{}, 0, fmt.Errorf("reading spool: %w", err)
 	}
 	if first != 0 {
-		b.ID = fmt.Sprintf("%d-%d", first, last)
+		b.ID = fmt.Sprintf("%s-%019d-%019d", s.id, last, first)
 	}
 	return b, last, nil
 }
