@@ -42,12 +42,13 @@ type Pool struct {
 	config  Config
 	log     *slog.Logger
 	spawner *spawner
-	queue   chan *task
 	slots   []*slot
+	idle    chan *slot // those that nobody owns
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	close  sync.Once
 
 	swap   sync.Mutex // one Swap at a time
 	bundle atomic.Pointer[bundle]
@@ -79,33 +80,43 @@ func New(c Config) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pool{config: c, log: c.Logger, spawner: s, queue: make(chan *task)}
+	p := &Pool{config: c, log: c.Logger, spawner: s, idle: make(chan *slot, c.Processes)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for range c.Processes {
-		p.slots = append(p.slots, &slot{pool: p, replace: make(chan *process)})
+		p.slots = append(p.slots, &slot{pool: p, buffer: make([]byte, maxMessage)})
 	}
-	if c.Bundle != "" {
-		b, err := openBundle(c.Bundle, c.Epoch)
-		if err != nil {
-			p.Close()
-			return nil, err
-		}
-		p.bundle.Store(b)
-		if !c.Lazy {
-			for _, s := range p.slots {
-				if s.process, err = p.start(p.ctx, b); err != nil {
-					p.Close()
-					return nil, fmt.Errorf("starting a worker: %w", err)
-				}
-				s.publish()
-			}
-		}
-	}
+	err = p.startAll()
 	for _, s := range p.slots {
-		p.wg.Go(s.run)
+		p.idle <- s
+	}
+	if err != nil {
+		p.Close()
+		return nil, err
 	}
 	p.wg.Go(p.watchMemory)
 	return p, nil
+}
+
+// startAll opens the configured bundle and starts the first workers.
+func (p *Pool) startAll() error {
+	if p.config.Bundle == "" {
+		return nil
+	}
+	b, err := openBundle(p.config.Bundle, p.config.Epoch)
+	if err != nil {
+		return err
+	}
+	p.bundle.Store(b)
+	if p.config.Lazy {
+		return nil
+	}
+	for _, s := range p.slots {
+		if s.process, err = p.start(p.ctx, b); err != nil {
+			return fmt.Errorf("starting a worker: %w", err)
+		}
+		s.publish()
+	}
+	return nil
 }
 
 // Inspect implements engine.Inspector. A descriptor that is writable is opened
@@ -156,25 +167,25 @@ func (p *Pool) Inspect(ctx context.Context, f *os.File, limits engine.Limits) (*
 	}
 }
 
-// try gives the task to a worker and waits for what comes of it.
+// try runs the task in the next idle worker.
 func (p *Pool) try(t *task) (outcome, error) {
-	t.done = make(chan outcome, 1)
+	var s *slot
 	select {
-	case p.queue <- t:
+	case s = <-p.idle:
 	case <-t.ctx.Done():
 		return outcome{}, t.ctx.Err()
 	case <-p.ctx.Done():
 		return outcome{}, ErrClosed
 	}
-	select {
-	case o := <-t.done:
-		if o.kind == cancelled {
-			return o, t.reason(p)
-		}
-		return o, nil
-	case <-t.ctx.Done():
-		return outcome{}, t.ctx.Err()
+	s.busy.Store(true)
+	o := s.serve(t)
+	if !o.pending {
+		p.release(s)
 	}
+	if o.kind == cancelled {
+		return outcome{}, t.reason(p)
+	}
+	return o.outcome, nil
 }
 
 // reason says why a task was cancelled.
@@ -244,12 +255,16 @@ func readOnly(f *os.File) (_ *os.File, done func(), err error) {
 // Close kills all workers and waits until they are gone. Inspections under way
 // return ErrClosed.
 func (p *Pool) Close() error {
-	p.cancel()
-	p.wg.Wait()
-	for _, s := range p.slots {
-		s.drop()
-	}
-	p.spawner.close()
+	p.close.Do(func() {
+		p.cancel()
+		p.wg.Wait()
+		for range p.slots {
+			s := <-p.idle // and never back: nobody can use it any more
+			s.adopt()
+			s.drop()
+		}
+		p.spawner.close()
+	})
 	if b := p.bundle.Load(); b != nil {
 		b.close()
 	}

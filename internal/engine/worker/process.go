@@ -64,6 +64,7 @@ func (p *Pool) start(ctx context.Context, b *bundle) (w *process, err error) {
 	go func() {
 		_ = w.cmd.Wait() // the state is in cmd.ProcessState
 		close(w.dead)
+		p.tend() // an idle worker is replaced at once
 	}()
 	if w.statm, err = os.Open("/proc/" + strconv.Itoa(w.pid) + "/statm"); err == nil {
 		err = w.load(ctx, b)
@@ -142,6 +143,15 @@ func (w *process) stop() {
 	w.conn.Close()
 	if w.statm != nil {
 		w.statm.Close()
+	}
+}
+
+func (w *process) ended() bool {
+	select {
+	case <-w.dead:
+		return true
+	default:
+		return false
 	}
 }
 

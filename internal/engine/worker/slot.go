@@ -13,52 +13,68 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slot is a place for one worker. Its goroutine owns the worker: it starts,
-// uses, replaces and ends it.
+// slot is a place for one worker. Whoever takes it from the pool's idle slots
+// owns it, with its worker, until it is released.
 type slot struct {
 	pool    *Pool
-	replace chan *process // from Swap: use this worker from now on
-
 	process *process
 	buffer  []byte
-	current atomic.Pointer[process] // the same, for Stats and watchMemory
+
+	next    atomic.Pointer[handover] // from Swap: use this worker from now on
+	current atomic.Pointer[process]  // process, for Stats and watchMemory
 	busy    atomic.Bool
 
 	failures int
 	retryAt  time.Time
 }
 
+// handover is a worker on its way to a slot; nil makes the slot start one with
+// its next file.
+type handover struct {
+	worker *process
+	taken  chan struct{} // closed when the slot has it
+}
+
 func (s *slot) publish() { s.current.Store(s.process) }
 
-func (s *slot) run() {
-	s.buffer = make([]byte, maxMessage)
-	if s.process == nil && !s.pool.config.Lazy && s.pool.bundle.Load() != nil {
-		_, _ = s.ensure(false) // the failure is recorded and tried again
+// adopt takes the worker that Swap has for this slot.
+func (s *slot) adopt() {
+	h := s.next.Swap(nil)
+	if h == nil {
+		return
 	}
-	for {
-		var dead chan struct{}
-		if s.process != nil {
-			dead = s.process.dead
-		}
+	s.drop()
+	s.process, s.failures, s.retryAt = h.worker, 0, time.Time{}
+	s.publish()
+	close(h.taken)
+}
+
+// release makes the slot idle.
+func (p *Pool) release(s *slot) {
+	s.adopt()
+	s.busy.Store(false)
+	p.idle <- s
+	if s.next.Load() != nil {
+		p.tend()
+	}
+}
+
+// tend looks after idle slots: new workers are adopted, dead ones replaced.
+func (p *Pool) tend() {
+	for range p.slots {
 		select {
-		case <-s.pool.ctx.Done():
-			return
-		case w := <-s.replace:
-			s.drop()
-			s.process, s.failures = w, 0
-			s.publish()
-		case <-dead:
-			err := s.process.lastWords()
-			s.pool.report("worker ended while idle", err)
-			s.drop()
-			if !s.pool.config.Lazy {
-				_, _ = s.ensure(false)
+		case s := <-p.idle:
+			s.adopt()
+			if s.process != nil && s.process.ended() {
+				p.report("worker ended while idle", s.process.lastWords())
+				s.drop()
+				if !p.config.Lazy && p.ctx.Err() == nil {
+					_, _ = s.ensure(false) // the failure is recorded and tried again
+				}
 			}
-		case t := <-s.pool.queue:
-			s.busy.Store(true)
-			o := s.serve(t)
-			s.busy.Store(false)
-			t.done <- o
+			p.idle <- s
+		default:
+			return
 		}
 	}
 }
@@ -106,19 +122,21 @@ func (s *slot) ensure(fresh bool) (*process, error) {
 	return w, nil
 }
 
-// serve runs one task. On return the worker is idle or gone.
-func (s *slot) serve(t *task) outcome {
+// serve runs one task. On return the worker is idle or gone, unless the answer
+// is pending: then it releases the slot itself when it is done.
+func (s *slot) serve(t *task) exchanged {
+	s.adopt()
 	for resent := false; ; resent = true {
 		w, err := s.ensure(t.alone)
 		if err != nil {
 			if s.pool.ctx.Err() != nil {
-				return outcome{kind: cancelled}
+				return exchanged{outcome: outcome{kind: cancelled}}
 			}
-			return outcome{kind: unavailable, text: err.Error()}
+			return exchanged{outcome: outcome{kind: unavailable, text: err.Error()}}
 		}
 		o := s.exchange(w, t)
-		if errors.Is(o.err, errNothingSent) {
-			return o.outcome
+		if errors.Is(o.err, errNothingSent) || o.pending {
+			return o
 		}
 		if errors.Is(o.err, io.EOF) {
 			w.expire()
@@ -138,13 +156,15 @@ func (s *slot) serve(t *task) outcome {
 				o.text = fmt.Sprintf("the engine ended on it: %v (%v)", o.err, w.lastWords())
 			}
 		}
-		return o.outcome
+		return o
 	}
 }
 
+// exchanged is an outcome with what the slot needs to know about it.
 type exchanged struct {
 	outcome
-	err error
+	err     error
+	pending bool // the worker still works on it
 }
 
 var (
@@ -156,53 +176,63 @@ var (
 // is killed; finishing is cheaper than starting a new worker.
 const drain = time.Second
 
-// exchange sends the file and collects the answers. Except after finished the
-// worker's state is unknown and it must be dropped.
+// exchange sends the file and collects the answers. If the caller gives up, the
+// slot is busy until the worker has finished or was ended.
 func (s *slot) exchange(w *process, t *task) exchanged {
-	fail := func(kind outcomeKind, err error, o outcome) exchanged {
-		o.kind = kind
-		return exchanged{outcome: o, err: err}
-	}
-	o := outcome{epoch: w.epoch}
+	o := exchanged{outcome: outcome{kind: cancelled, epoch: w.epoch}}
 	w.nextID++
-	id := w.nextID
 	deadline := time.Now().Add(t.limits.Time + s.pool.config.Grace)
-	if err := w.conn.SetDeadline(deadline); err != nil {
-		return fail(crashed, errNotSent, o)
+	if o.err = t.ctx.Err(); o.err != nil {
+		o.err = errors.Join(errNothingSent, o.err)
+		return o
 	}
-	if t.ctx.Err() != nil {
-		return fail(cancelled, errNothingSent, o)
+	if w.conn.SetDeadline(deadline) != nil || w.ended() {
+		o.kind, o.err = crashed, errNotSent
+		return o
 	}
-	if err := sendFile(w, id, t); err != nil {
-		if errors.Is(err, errNothingSent) {
-			return fail(cancelled, err, o)
+	if o.err = sendFile(w, w.nextID, t); o.err != nil {
+		if !errors.Is(o.err, errNothingSent) {
+			o.kind = crashed
 		}
-		return fail(crashed, err, o)
+		return o
 	}
 	w.served++
-	release := interrupt(w, t.ctx, s.pool.ctx, deadline)
-	defer release()
+	release := interrupt(w, t.ctx, s.pool.ctx)
+	s.collect(w, t.limits.Members+1, &o)
+	release()
+	if !errors.Is(o.err, os.ErrDeadlineExceeded) {
+		return o
+	}
+	switch {
+	case s.pool.ctx.Err() != nil:
+		o.kind = cancelled
+	case t.ctx.Err() != nil && time.Now().Before(deadline):
+		o.kind, o.pending = cancelled, true
+		go s.finish(w, t.limits.Members+1, deadline)
+	default:
+		o.kind = late
+		o.text = fmt.Sprintf("inspection was ended after %s", t.limits.Time+s.pool.config.Grace)
+	}
+	return o
+}
+
+// collect reads the answers to the worker's last request.
+func (s *slot) collect(w *process, most int, o *exchanged) {
 	for {
 		n, err := w.conn.Read(s.buffer)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			if t.ctx.Err() != nil || s.pool.ctx.Err() != nil {
-				return fail(cancelled, err, o)
-			}
-			o.text = fmt.Sprintf("inspection was ended after %s", t.limits.Time+s.pool.config.Grace)
-			return fail(late, err, o)
-		case err != nil:
-			return fail(crashed, err, o)
+		var a answer
+		if err == nil {
+			a, err = parseAnswer(s.buffer[:n])
 		}
-		a, err := parseAnswer(s.buffer[:n])
-		if err == nil && a.id != id {
-			err = fmt.Errorf("answer to request %d instead of %d", a.id, id)
+		if err == nil && a.id != w.nextID {
+			err = fmt.Errorf("answer to request %d instead of %d", a.id, w.nextID)
 		}
-		if err == nil && len(o.objects)+len(a.objects) > t.limits.Members+1 {
-			err = fmt.Errorf("more than %d objects", t.limits.Members+1)
+		if err == nil && len(o.objects)+len(a.objects) > most {
+			err = fmt.Errorf("more than %d objects", most)
 		}
 		if err != nil {
-			return fail(crashed, err, o)
+			o.kind, o.err = crashed, err
+			return
 		}
 		if o.objects == nil {
 			o.objects = a.objects
@@ -211,9 +241,28 @@ func (s *slot) exchange(w *process, t *task) exchanged {
 		}
 		if a.done {
 			o.kind, o.elapsed, o.text = finished, a.elapsed, a.fault
-			return exchanged{outcome: o}
+			return
 		}
 	}
+}
+
+// finish waits for the end of a request that nobody waits for, so that its
+// answer cannot be taken for the next one's.
+func (s *slot) finish(w *process, most int, deadline time.Time) {
+	if soon := time.Now().Add(drain); soon.Before(deadline) {
+		deadline = soon
+	}
+	var o exchanged
+	o.err = w.conn.SetDeadline(deadline)
+	if o.err == nil {
+		release := interrupt(w, context.Background(), s.pool.ctx)
+		s.collect(w, most, &o)
+		release()
+	}
+	if o.kind != finished || o.err != nil {
+		s.drop()
+	}
+	s.pool.release(s)
 }
 
 // sendFile passes the request and the file's descriptor.
@@ -236,23 +285,23 @@ func sendFile(w *process, id uint64, t *task) error {
 	return nil
 }
 
-// interrupt shortens the worker's deadline when one of the contexts ends. The
-// returned function ends that and waits for it, so that a late callback never
-// touches the deadline of the next request.
-func interrupt(w *process, task, pool context.Context, deadline time.Time) func() {
+// interrupt makes the worker's socket time out when one of the contexts ends.
+// The returned function ends that and waits for it, so that a late callback
+// never touches the deadline of the next request.
+func interrupt(w *process, task, pool context.Context) func() {
 	var mu sync.Mutex
 	over := false
-	set := func(at time.Time) {
+	now := func() {
 		mu.Lock()
 		defer mu.Unlock()
-		if !over && at.Before(deadline) {
-			_ = w.conn.SetDeadline(at) // the worker's death is noticed by Read
+		if !over {
+			_ = w.conn.SetDeadline(time.Unix(1, 0)) // if that fails, Read does too
 		}
 	}
-	stopPool := context.AfterFunc(pool, func() { set(time.Unix(1, 0)) })
+	stopPool := context.AfterFunc(pool, now)
 	stopTask := func() bool { return true }
 	if task.Done() != nil {
-		stopTask = context.AfterFunc(task, func() { set(time.Now().Add(drain)) })
+		stopTask = context.AfterFunc(task, now)
 	}
 	return func() {
 		stopPool()

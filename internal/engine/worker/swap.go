@@ -63,15 +63,22 @@ func (p *Pool) Swap(ctx context.Context, dir string, epoch threat.Epoch) error {
 // hand gives a worker to the slot, which takes it between two files. Nil makes
 // it start one with its next file.
 func (s *slot) hand(ctx context.Context, w *process) error {
+	h := &handover{worker: w, taken: make(chan struct{})}
+	s.next.Store(h)
+	s.pool.tend()
 	select {
-	case s.replace <- w:
+	case <-h.taken:
 		return nil
 	case <-ctx.Done():
+	}
+	if s.next.CompareAndSwap(h, nil) {
 		if w != nil {
 			w.stop()
 		}
 		return context.Cause(ctx)
 	}
+	<-h.taken
+	return nil
 }
 
 // rollBack returns slots to the previous bundle.

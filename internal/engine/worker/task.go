@@ -18,7 +18,6 @@ type task struct {
 	file   *os.File
 	limits engine.Limits
 	alone  bool // in a worker that has inspected nothing else
-	done   chan outcome
 }
 
 type outcomeKind uint8
