@@ -16,12 +16,15 @@ import (
 const (
 	maxRequest  = 1 << 30
 	maxCompiled = 2 << 30
+	maxMemory   = 4 << 30
 )
 
 // Compile reads a worker.CompileRequest from in, writes the compiled rules to
 // the inherited descriptors and a worker.CompileReport to out.
 func Compile(in io.Reader, out io.Writer) error {
-	report, err := sandbox.Enter(sandbox.Config{FileSize: maxCompiled, Namespaces: os.Getenv(worker.NamespacesVariable) != ""})
+	report, err := sandbox.Enter(sandbox.Config{
+		FileSize: maxCompiled, Data: maxMemory, Namespaces: os.Getenv(worker.NamespacesVariable) != "",
+	})
 	if err != nil {
 		return fmt.Errorf("locking the compiler down: %w", err)
 	}

@@ -53,6 +53,7 @@ type Pool struct {
 	swap   sync.Mutex // one Swap at a time
 	bundle atomic.Pointer[bundle]
 
+	live                                   atomic.Int64 // processes that exist
 	inspected, crashes, timeouts, restarts atomic.Uint64
 	lastError                              atomic.Pointer[string]
 }

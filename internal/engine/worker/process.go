@@ -61,8 +61,10 @@ func (p *Pool) start(ctx context.Context, b *bundle) (w *process, err error) {
 		return nil, err
 	}
 	w.pid = w.cmd.Process.Pid
+	p.live.Add(1)
 	go func() {
 		_ = w.cmd.Wait() // the state is in cmd.ProcessState
+		p.live.Add(-1)
 		close(w.dead)
 		p.tend() // an idle worker is replaced at once
 	}()
