@@ -77,6 +77,10 @@ func (b *Budget) addMember(ctx context.Context) error {
 	return nil
 }
 
+// credit counts n bytes that were not compressed, such as the holes of a sparse
+// file: they are limited by the total, but say nothing about a ratio.
+func (b *Budget) credit(n int64) { b.packed += n }
+
 // spend counts n unpacked bytes.
 func (b *Budget) spend(n int64) *Failure {
 	b.unpacked += n

@@ -47,7 +47,7 @@ func (w *walk) cursor(src *Source) *cursor {
 }
 
 func (w *walk) release(c *cursor) {
-	if c.buf != nil {
+	if c.buf != nil && len(w.u.buffers) < 2*maxKept {
 		c.buf.Reset(nil)
 		w.u.buffers = append(w.u.buffers, c.buf)
 	}

@@ -12,5 +12,10 @@
 // are slices of it. Everything else is a stream that the visitor reads. The
 // decoders hold at most maxWindow bytes of history each (LZMA, zstd) or a few
 // MB (bzip2, LZ4, deflate), and there is at most one chain of them per nesting
-// level that is being streamed.
+// level that is being streamed. Decoders kept for reuse never had large windows.
+//
+// 7z and LZMA are read by code of our own rather than by a library, because
+// those we know allocate what a header says (files, dictionaries of 4 GB) or
+// derive AES keys with as many rounds as it says, neither of which a caller can
+// prevent; and because they have no branch filters for xz.
 package unpack

@@ -1,10 +1,12 @@
 package unpack
 
 import (
+	"archive/tar"
 	"archive/zip"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"strconv"
@@ -55,6 +57,42 @@ func TestLimits(t *testing.T) {
 			require.Less(t, time.Since(started), 20*time.Second)
 		})
 	}
+}
+
+// TestOverlongSparse: a hole of a gigabyte is cut, and is not called a bomb.
+func TestOverlongSparse(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	require.NoError(t, w.WriteHeader(&tar.Header{Name: "note.txt", Mode: 0o644, Size: int64(len(noteText))}))
+	_, err := w.Write(noteText)
+	require.NoError(t, err)
+	require.NoError(t, w.Flush())
+	h := make([]byte, 512) // old GNU format: type S, one fragment at the end, real size
+	copy(h, "hole")
+	copy(h[100:], "0000644\x000000000\x000000000\x0000000000000\x0000000000000\x00")
+	h[156] = 'S'
+	copy(h[257:], "ustar  \x00")
+	copy(h[386:], "10000000000\x0000000000000\x00") // offset, length
+	copy(h[483:], "10000000000\x00")
+	copy(h[148:], "        ")
+	sum := 0
+	for _, c := range h {
+		sum += int(c)
+	}
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+	b.Write(h)
+	b.Write(make([]byte, 1024))
+	reasons, err := New().Walk(context.Background(), &Source{Type: filetype.Tar, Data: b.Bytes()}, NewBudget(engine.Limits{}, int64(b.Len())), func(m *Member) error {
+		if m.Reader == nil {
+			return nil
+		}
+		n, err := io.Copy(io.Discard, m.Reader)
+		require.Equal(t, int64(maxSparse), n)
+		return err
+	})
+	require.NoError(t, err)
+	require.Equal(t, []threat.Reason{{Code: threat.ReasonSparseOverlong, Text: "hole: sparse file is larger than 67108864 bytes"}}, reasons)
 }
 
 // TestLimitsOfSevenZip: members that the visitor leaves are decoded to reach the

@@ -136,9 +136,11 @@ func (d *lzmaDecoder) decodeLiteral() {
 	}
 	at := (uint32(w.total)&(1<<d.lp-1))<<d.lc + prev>>(8-d.lc)
 	probs := d.literal[0x300*at : 0x300*at+0x300]
-	m := uint32(1)
-	if d.state >= 7 { // after a match: the byte at its distance predicts this one
+	if d.state < 7 {
+		w.put(byte(rc.tree(probs, 8)))
+	} else { // after a match: the byte at its distance predicts this one
 		match := uint32(w.at(d.rep[0]))
+		m := uint32(1)
 		for m < 0x100 {
 			match <<= 1
 			want := match & 0x100
@@ -148,11 +150,11 @@ func (d *lzmaDecoder) decodeLiteral() {
 				break
 			}
 		}
+		for m < 0x100 {
+			m = m<<1 | rc.bit(&probs[m])
+		}
+		w.put(byte(m))
 	}
-	for m < 0x100 {
-		m = m<<1 | rc.bit(&probs[m&0xff])
-	}
-	w.put(byte(m))
 	switch {
 	case d.state < 4:
 		d.state = 0

@@ -111,12 +111,37 @@ func (d *rangeDecoder) direct(n uint32) uint32 {
 	return v
 }
 
-// tree decodes n bits, most significant first.
+// tree decodes n bits, most significant first. Most bits of a stream are decoded
+// here, so the decoder's state is kept in registers meanwhile.
 func (d *rangeDecoder) tree(probs []uint16, n uint32) uint32 {
+	rng, code, in, pos := d.rng, d.code, d.in, d.pos
 	m := uint32(1)
 	for range n {
-		m = m<<1 | d.bit(&probs[m])
+		p := &probs[m]
+		v := uint32(*p)
+		m <<= 1
+		if bound := (rng >> probBits) * v; code < bound {
+			rng = bound
+			*p = uint16(v + (1<<probBits-v)>>probMoves)
+		} else {
+			rng -= bound
+			code -= bound
+			*p = uint16(v - v>>probMoves)
+			m |= 1
+		}
+		if rng < rangeTop {
+			rng <<= 8
+			if pos < len(in) {
+				code = code<<8 | uint32(in[pos])
+				pos++
+			} else {
+				d.pos = pos
+				code = code<<8 | uint32(d.refill())
+				in, pos = d.in, d.pos
+			}
+		}
 	}
+	d.rng, d.code, d.pos = rng, code, pos
 	return m - 1<<n
 }
 

@@ -6,6 +6,9 @@ import (
 	"encoding/binary"
 	"io"
 
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+
 	"github.com/lazaret/lazaret/internal/threat"
 )
 
@@ -24,6 +27,7 @@ const (
 	sevenDeflate = 0x040108
 	sevenBzip2   = 0x040202
 	sevenZstd    = 0x04f71101
+	sevenLZ4     = 0x04f71104
 	sevenAES     = 0x06f10701
 )
 
@@ -167,8 +171,12 @@ func (d *folderDecoder) coder(c sevenCoder, ins []io.Reader, size int64) (io.Rea
 		return r, nil
 	case sevenBzip2:
 		return bzip2.NewReader(in), nil
+	case sevenLZ4:
+		return lz4.NewReader(in), nil
 	case sevenZstd:
-		r, done, err := d.s.zstd(in)
+		br := bufio.NewReader(in)
+		head, _ := br.Peek(zstd.HeaderMaxSize) // a short head is the decoder's to judge
+		r, done, err := d.s.zstd(br, head)
 		d.release = append(d.release, done)
 		return r, err
 	}

@@ -126,7 +126,7 @@ func (w *walk) decoder(t filetype.Type, c *cursor) (r io.Reader, name string, do
 	case filetype.LZ4:
 		return &lz4Frames{z: lz4.NewReader(c.input()), c: c}, contentName, done, nil
 	case filetype.Zstd:
-		z, done, err := w.zstd(c.input())
+		z, done, err := w.zstd(c.input(), c.peek(zstd.HeaderMaxSize))
 		return z, contentName, done, err
 	}
 	return nil, "", done, Fail(threat.ReasonUnknownMethod, "%s content is not unpacked", t)
@@ -138,7 +138,11 @@ func (w *walk) gzip(c *cursor) (io.Reader, string, func(), error) {
 	if n := len(w.u.gzips); n > 0 {
 		z, w.u.gzips = w.u.gzips[n-1], w.u.gzips[:n-1]
 	}
-	done := func() { w.u.gzips = append(w.u.gzips, z) }
+	done := func() {
+		if len(w.u.gzips) < maxKept {
+			w.u.gzips = append(w.u.gzips, z)
+		}
+	}
 	if err := z.Reset(c.input()); err != nil {
 		return nil, "", done, unexpected(err)
 	}
@@ -202,25 +206,44 @@ func (l *lz4Frames) Read(p []byte) (int, error) {
 	}
 }
 
-// zstd opens a zstd decoder that works without goroutines of its own.
-func (w *walk) zstd(in io.Reader) (io.Reader, func(), error) {
+// smallWindow is the largest window of zstd decoders that are kept for reuse, in
+// bytes: a decoder keeps the memory of the largest window it ever had.
+const smallWindow = 8 << 20
+
+// zstd opens a zstd decoder that works without goroutines of its own. head are
+// the first bytes of what in reads.
+func (w *walk) zstd(in io.Reader, head []byte) (io.Reader, func(), error) {
+	var h zstd.Header
+	if err := h.Decode(head); err == nil && h.WindowSize > smallWindow {
+		z, err := newZstd(in, maxWindow)
+		if err != nil {
+			return nil, func() {}, err
+		}
+		return zstdReader{z}, z.Close, nil
+	}
 	var z *zstd.Decoder
 	var err error
 	if n := len(w.u.zstds); n > 0 {
 		z, w.u.zstds = w.u.zstds[n-1], w.u.zstds[:n-1]
 		err = z.Reset(in)
 	} else {
-		z, err = zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		z, err = newZstd(in, smallWindow)
 	}
 	if err != nil {
 		return nil, func() {}, err
 	}
 	done := func() {
-		if z.Reset(nil) == nil {
+		if z.Reset(nil) == nil && len(w.u.zstds) < maxKept {
 			w.u.zstds = append(w.u.zstds, z)
+		} else {
+			z.Close()
 		}
 	}
 	return zstdReader{z}, done, nil
+}
+
+func newZstd(in io.Reader, window uint64) (*zstd.Decoder, error) {
+	return zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
 }
 
 type zstdReader struct{ z *zstd.Decoder }
@@ -229,7 +252,7 @@ func (r zstdReader) Read(p []byte) (int, error) {
 	n, err := r.z.Read(p)
 	switch {
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):
-		err = Fail(threat.ReasonTooLarge, "needs a window of more than %d bytes to be unpacked", maxWindow)
+		err = Fail(threat.ReasonTooLarge, "needs a window that is too large to be unpacked")
 	case errors.Is(err, zstd.ErrUnknownDictionary):
 		err = Fail(threat.ReasonUnknownMethod, "compressed with a dictionary that is not known")
 	}

@@ -64,11 +64,7 @@ func (w *walk) tarMember(c *cursor, t *tar.Reader, h *tar.Header) error {
 		}
 		return w.member(h.Name, h.Size, nil, t, nil)
 	}
-	if h.Size <= maxSparse {
-		return w.member(h.Name, h.Size, nil, t, nil)
-	}
-	r := &sparseReader{r: t, left: maxSparse}
-	return w.member(h.Name, h.Size, nil, r, nil)
+	return w.member(h.Name, h.Size, nil, &sparseReader{r: t, b: w.b, left: maxSparse}, nil)
 }
 
 // isSparse reports whether a member's content is not stored as it is.
@@ -84,18 +80,24 @@ func isSparse(h *tar.Header) bool {
 	return false
 }
 
-// sparseReader ends an overlong sparse member.
+// sparseReader ends an overlong sparse member. Holes are no compression.
 type sparseReader struct {
 	r    io.Reader
+	b    *Budget
 	left int64
 }
 
 func (s *sparseReader) Read(p []byte) (int, error) {
 	if s.left == 0 {
+		var one [1]byte
+		if n, err := s.r.Read(one[:]); n == 0 && err != nil {
+			return 0, err
+		}
 		return 0, Fail(threat.ReasonSparseOverlong, "sparse file is larger than %d bytes", maxSparse)
 	}
 	n, err := s.r.Read(p[:min(int64(len(p)), s.left)])
 	s.left -= int64(n)
+	s.b.credit(int64(n))
 	return n, err
 }
 

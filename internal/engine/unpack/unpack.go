@@ -18,6 +18,9 @@ import (
 // --long and xz -9 stay below it.
 const maxWindow = 128 << 20
 
+// maxKept is how many decoders of a kind are kept for reuse.
+const maxKept = 4
+
 // Unpacker opens containers. It keeps decoders for reuse between files and is
 // used by one goroutine at a time; walks may be nested inside visitors.
 type Unpacker struct {

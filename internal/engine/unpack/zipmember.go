@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/lazaret/lazaret/internal/threat"
 )
@@ -146,7 +147,7 @@ func (z *zipWalk) method(e zipEntry, c *cursor) (r io.Reader, done func(), err e
 		r, err = zipLZMAReader(e, c)
 		return r, done, err
 	case zipZstd, zipZstdOld:
-		return z.zstd(c.input())
+		return z.zstd(c.input(), c.peek(zstd.HeaderMaxSize))
 	case zipXZ:
 		return &xzReader{c: c, w: z.walk}, done, nil
 	}
@@ -162,7 +163,11 @@ func (w *walk) deflate(in flate.Reader) (io.Reader, func()) {
 	} else {
 		r = flate.NewReader(in)
 	}
-	return r, func() { w.u.deflates = append(w.u.deflates, r) }
+	return r, func() {
+		if len(w.u.deflates) < maxKept {
+			w.u.deflates = append(w.u.deflates, r)
+		}
+	}
 }
 
 // zipLZMAReader opens LZMA data as zip stores it: version, length of the
