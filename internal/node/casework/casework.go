@@ -115,8 +115,8 @@ func target(c guard.Case) response.Target {
 	t := response.Target{Path: c.Place.Path, HostPath: c.Place.HostPath, ImageLayer: inImage(c.Place.Layer)}
 	if c.Finding.Workload.Kind == threat.KindContainer {
 		t.PID = c.PID
-		if c.Finding.Process != nil {
-			t.Start = c.Finding.Process.Start
+		if p := c.Finding.Process; p != nil && p.PID == c.PID {
+			t.Start = p.Start
 		}
 	}
 	return t

@@ -30,6 +30,7 @@ type Scans interface {
 type Attributor interface {
 	Host() threat.Workload
 	Workloads() []threat.Workload
+	Entries() []workload.Entry
 	Process(pid int) (threat.Workload, error)
 	Describe(pid int) (threat.Process, error)
 	Locate(pid int, name string, dev, ino uint64) (workload.Place, error)
@@ -115,7 +116,7 @@ func (g *Guard) Access(ctx context.Context, ev *event.File) fanotify.Answer {
 	if known && report.Verdict == threat.Clean {
 		return remember
 	}
-	w := g.workload(ev.PID)
+	w, pid := g.workload(ev)
 	p, _ := g.policies.Load().For(w)
 	if p.Spec.Mode == policy.Off || (ev.Op == event.Open && !p.Spec.OnAccess.Open) || (ev.Op == event.Exec && !p.Spec.OnAccess.Exec) {
 		return allow
@@ -126,11 +127,11 @@ func (g *Guard) Access(ctx context.Context, ev *event.File) fanotify.Answer {
 			return g.unanswered(ctx, ev, w, &p, err)
 		}
 		if report.Verdict == threat.Clean {
-			g.index(ev, w, &report)
+			g.index(ev, pid, w, &report)
 			return remember
 		}
 	}
-	return g.judge(ctx, ev, w, &p, report)
+	return g.judge(ctx, ev, pid, w, &p, report)
 }
 
 // lookup answers for a known version of a file. A file that somebody has open
@@ -144,21 +145,31 @@ func (g *Guard) lookup(ev *event.File) (scan.Report, bool) {
 
 // index notes where a clean object was seen, so that a signature published
 // later finds it.
-func (g *Guard) index(ev *event.File, w threat.Workload, r *scan.Report) {
-	if place, err := g.Who.Locate(ev.PID, ev.Path, ev.Key.Dev, ev.Key.Ino); err == nil {
+func (g *Guard) index(ev *event.File, pid int, w threat.Workload, r *scan.Report) {
+	if place, err := g.Who.Locate(pid, ev.Path, ev.Key.Dev, ev.Key.Ino); err == nil {
 		g.Scans.Remember(r.Hash, place.Location(w))
 	}
 }
 
-// workload is whose access it is; an access nobody can be found for is the
-// host's, so that a policy applies to it.
-func (g *Guard) workload(pid int) threat.Workload {
-	w, err := g.Who.Process(pid)
-	if err != nil {
-		g.stats.Unattributed.Add(1)
-		return g.Who.Host()
+// workload is whose access it is. The process may have ended before a written
+// file is looked at: then the file is its container's whose own layer holds it.
+// An access nobody can be found for is the host's, so that a policy applies.
+// The pid returned is one that sees the file.
+func (g *Guard) workload(ev *event.File) (threat.Workload, int) {
+	w, err := g.Who.Process(ev.PID)
+	if err == nil {
+		return w, ev.PID
 	}
-	return w
+	for _, e := range g.Who.Entries() {
+		if e.PID <= 0 {
+			continue
+		}
+		if p, err := g.Who.Locate(e.PID, ev.Path, ev.Key.Dev, ev.Key.Ino); err == nil && p.Layer == workload.LayerUpper {
+			return e.Workload, e.PID
+		}
+	}
+	g.stats.Unattributed.Add(1)
+	return g.Who.Host(), ev.PID
 }
 
 // longest bounds an inspection that goes on after its opener got an answer.
@@ -207,8 +218,8 @@ func (g *Guard) unanswered(ctx context.Context, ev *event.File, w threat.Workloa
 }
 
 // judge applies the policy to a verdict that is not clean.
-func (g *Guard) judge(ctx context.Context, ev *event.File, w threat.Workload, p *policy.Policy, r scan.Report) fanotify.Answer {
-	c := g.newCase(ev, w, p, &r)
+func (g *Guard) judge(ctx context.Context, ev *event.File, pid int, w threat.Workload, p *policy.Policy, r scan.Report) fanotify.Answer {
+	c := g.newCase(ev, pid, w, p, &r)
 	g.Scans.Remember(r.Hash, c.Finding.Location)
 	denied := c.Decision.Denies() && ev.Op != event.Write
 	if r.Verdict.Threat() && c.Decision.Excluded == nil && !g.Allowed(r.Hash) && !g.repeats.again(w.ID, ev.Key) {
@@ -231,7 +242,7 @@ func (g *Guard) judge(ctx context.Context, ev *event.File, w threat.Workload, p 
 
 // Written inspects a file that was written; nobody waits.
 func (g *Guard) Written(ctx context.Context, ev *event.File) {
-	w := g.workload(ev.PID)
+	w, pid := g.workload(ev)
 	p, _ := g.policies.Load().For(w)
 	if p.Spec.Mode == policy.Off || !p.Spec.OnAccess.Write {
 		return
@@ -243,11 +254,11 @@ func (g *Guard) Written(ctx context.Context, ev *event.File) {
 			return // the next open inspects it
 		}
 		if report.Verdict == threat.Clean {
-			g.index(ev, w, &report)
+			g.index(ev, pid, w, &report)
 		}
 	}
 	if report.Verdict.Threat() {
-		g.judge(ctx, ev, w, &p, report)
+		g.judge(ctx, ev, pid, w, &p, report)
 	}
 }
 
