@@ -115,7 +115,7 @@ func (a *app) verifyAudit(c *cobra.Command, dir string, o audit.Options) (audit.
 func (a *app) auditCheckpoint() *cobra.Command {
 	return &cobra.Command{
 		Use: "checkpoint", Short: "Print the newest signed checkpoint, to be kept elsewhere", Args: cobra.NoArgs,
-		Long: `Print the newest signed checkpoint (a signed note, see c2sp.org/tlog-checkpoint).
+		Long: `Print the newest signed checkpoint, a signed note (c2sp.org/tlog-checkpoint).
 Keep it where nobody with power over the manager can change it, and give it to
 a later lazaret audit verify --remembered. -o json also has the verifier key.`,
 		Example: `  lazaret audit checkpoint >checkpoint.txt

@@ -89,8 +89,8 @@ func (a *app) quarantineRestore() *cobra.Command {
 		Use: "restore ID", Short: "Put a file back", Args: cobra.ExactArgs(1),
 		Long: `Put a file back where it was, with owner, mode, attributes and times; if there
 is another file now, under a new name beside it. The content is inspected again:
-a file that is still malicious is refused unless --allow-for declares it harmless
-for that time.`,
+a file that is still malicious is refused (exit code 12) unless --allow-for
+declares it harmless for that time.`,
 		Example: `  lazaret quarantine restore 01JD5Z… --reason "needed by the web team" --allow-for 24h
   lazaret quarantine restore 01JD5Z… --reason "for analysis" --path /root/sample`,
 		RunE: func(c *cobra.Command, args []string) error {

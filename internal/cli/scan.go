@@ -33,7 +33,7 @@ type scanFlags struct {
 func (a *app) scanCommand() *cobra.Command {
 	f := scanFlags{progress: true}
 	c := &cobra.Command{
-		Use: "scan [PATH…]", Short: "Inspect files, directories, archives, a container or an image",
+		Use: "scan [PATH…]", Short: "Inspect files, directories, archives, a container or an image", Args: cobra.ArbitraryArgs,
 		Long: `Inspect files, directories and archives, the files of a running container
 (--container), or a container image in an OCI layout directory or a tar file
 (--image; each layer is inspected once). - is standard input.

@@ -116,15 +116,25 @@ with --dry-run something would be refused.`,
   lazaret signature import --dry-run rules/new.yar`,
 		RunE: func(c *cobra.Command, args []string) error {
 			r, w := io.Pipe()
-			go func() { w.CloseWithError(packSources(w, args)) }()
 			defer r.Close()
+			packed := make(chan error, 1)
+			go func() {
+				err := packSources(w, args)
+				w.CloseWithError(err)
+				packed <- err
+			}()
 			return a.withClient(func(client *api.Client) error {
 				var rep api.ImportReport
 				opts := []api.Option{api.Header("Content-Type", "application/x-tar"), api.Query("comment", comment)}
 				if dryRun {
 					opts = append(opts, api.Query("dry_run", "true"))
 				}
-				if err := client.Post(c.Context(), api.Prefix+"/signatures/import", io.Reader(r), &rep, opts...); err != nil {
+				err := client.Post(c.Context(), api.Prefix+"/signatures/import", io.Reader(r), &rep, opts...)
+				r.Close() // so that packing ends, also if nobody read
+				if reading := <-packed; reading != nil && !errors.Is(reading, io.ErrClosedPipe) {
+					return reading
+				}
+				if err != nil {
 					return err
 				}
 				if err := a.print(rep, func(w *output.Writer) { drawImport(w, &rep) }); err != nil {

@@ -57,7 +57,8 @@ func (a *app) userAdd() *cobra.Command {
 	var r api.UserRequest
 	c := &cobra.Command{
 		Use: "add NAME", Short: "Create a user", Args: cobra.ExactArgs(1),
-		Long: "Create a user. " + rolesHelp + `
+		Long: "Create a user.\n\n" + rolesHelp + `
+
 The password is asked for, or read from standard input.`,
 		Example: `  lazaret user add ada --role security
   lazaret user add otto --role owner --tenant shop <password.txt`,
@@ -86,7 +87,8 @@ func (a *app) userSet() *cobra.Command {
 	var r api.UserRequest
 	c := &cobra.Command{
 		Use: "set NAME", Short: "Change a user's roles and tenants", Args: cobra.ExactArgs(1),
-		Long: "Change a user's roles and tenants; what is not named is taken away. " + rolesHelp + `
+		Long: "Change a user's roles and tenants; what is not named is taken away.\n\n" + rolesHelp + `
+
 Nobody changes their own roles.`,
 		Example: `  lazaret user set ada --role security --role auditor
   lazaret user set otto --role owner --tenant shop --tenant blog`,
