@@ -116,9 +116,7 @@ func (s *server) run(loaded *Loaded) error {
 			return fmt.Errorf("receiving a request: %w", errMalformed)
 		}
 		busy, s.largest = true, 0
-		err = s.inspect(loaded.Pipeline, id, fds[0], limits)
-		unix.Close(fds[0])
-		if err != nil {
+		if err := s.inspect(loaded.Pipeline, id, fds[0], limits); err != nil {
 			return err
 		}
 		if s.largest >= largeObject && loaded.Idle != nil {
@@ -127,6 +125,7 @@ func (s *server) run(loaded *Loaded) error {
 	}
 }
 
+// inspect answers one request and closes the file. The error is the socket's.
 func (s *server) inspect(p Pipeline, id uint64, fd int, limits engine.Limits) error {
 	start := time.Now()
 	s.out = beginAnswer(s.out[:0], id, "")
@@ -157,6 +156,8 @@ func (s *server) inspect(p Pipeline, id uint64, fd int, limits engine.Limits) er
 		// The pipeline keeps the time limit itself, and the pool behind it.
 		err = p.Inspect(context.Background(), descriptor(fd), st.Size, limits, emit)
 	}
+	// Before the answer: who gets it may want to unmount the file system.
+	_ = unix.Close(fd)
 	if lost == nil && err != nil {
 		// Objects may be waiting; the fault goes into a message of its own.
 		if lost = send(s.fd, s.out); lost == nil {
