@@ -14,7 +14,7 @@ help: ## this list
 
 build: deps-build ## the programs, in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/lazaret ./cmd/lazaret
-	CGO_ENABLED=1 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/lazaret-engine ./cmd/lazaret-engine
+	CGO_ENABLED=1 go build -tags yara_static,osusergo,netgo -trimpath -ldflags '$(LDFLAGS)' -o bin/lazaret-engine ./cmd/lazaret-engine
 
 demo: build deps-test ## a private container runtime, malware that is stopped, a person who decides
 	go run ./test/demo

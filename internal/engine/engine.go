@@ -53,7 +53,7 @@ type Limits struct {
 // DefaultLimits are the limits of notes measured for servers and containers.
 func DefaultLimits() Limits {
 	return Limits{
-		Depth: 8, Members: 10_000, MemberSize: 64 << 20, Total: 256 << 20,
+		Depth: 8, Members: 100_000, MemberSize: 64 << 20, Total: 256 << 20,
 		Ratio: 200, RatioAfter: 10 << 20, Buffer: 64 << 20, Time: 30 * time.Second,
 	}
 }

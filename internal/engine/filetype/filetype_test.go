@@ -69,7 +69,7 @@ func TestRecognise(t *testing.T) {
 		"script":           {[]byte("#!/bin/sh\n"), Script},
 		"script after bom": {[]byte("\xef\xbb\xbf#!/bin/sh\n"), Script},
 		"php":              {[]byte("\n<?php echo 1;"), PHP},
-		"php in xhtml":     {[]byte(`<?xml version="1.0"?><?PHP system($_GET[0]);`), PHP},
+		"php in xhtml":     {[]byte(`<?xml version="1.0"?><?PHP echo 1;`), PHP},
 		"php in data":      {[]byte("\x01\x02\x03<?= `id` ?>"), PHP},
 		"html":             {[]byte("\n<!DOCTYPE HTML><p>"), HTML},
 		"xml":              {[]byte(`<?xml version="1.0"?><a/>`), XML},
