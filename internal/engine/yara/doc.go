@@ -1,7 +1,8 @@
 // Package yara compiles YARA rules and matches them with libyara 4.5 through
-// cgo. Rules are split by content class (see package ruleset); libyara still
-// evaluates every condition of the chosen set completely, so results are those
-// of all rules together.
+// cgo. Rules are split by content class, and operands of their conditions that
+// a class decides (a field of the PE module outside of PE files) are replaced
+// by their value (see package ruleset). Everything else is left to libyara;
+// the tests compare the results with those of all rules together.
 //
 // Compiled rules are bound to the libyara that made them and are trusted by
 // it: load only what this machine compiled. Matching never touches files: it
