@@ -27,7 +27,7 @@ func Act() {
 	in.Buffer(nil, 1<<20)
 	for in.Scan() {
 		verb, path, _ := strings.Cut(in.Text(), " ")
-		fmt.Println(perform(verb, path))
+		fmt.Println(Perform(verb, path))
 	}
 	os.Exit(0)
 }
@@ -108,7 +108,9 @@ func (a *Actor) Do(verb, path string) string {
 // heldMaps are the mappings of the verb hold.
 var heldMaps [][]byte
 
-func perform(verb, path string) string {
+// Perform does one action in this process and returns its result; see
+// Actor.Start. Programs that act inside a container use it.
+func Perform(verb, path string) string {
 	verb, arg, _ := strings.Cut(verb, ":")
 	switch verb {
 	case "open":
