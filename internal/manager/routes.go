@@ -43,6 +43,7 @@ func (m *Manager) routes(w *web) {
 	route(w, "ready", m.ready)
 	route(w, "version", m.version)
 	route(w, "metrics", m.scrape, answers("text/plain", "metrics"))
+	route(w, "setup.page", m.setupPage, answers("text/html", "page"))
 	route(w, "openapi", m.openAPI, answers("application/json", "OpenAPI 3.1"))
 	route(w, "status", m.status)
 	route(w, "events", m.events, answers("text/event-stream", "events"))

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/lazaret/lazaret/api"
+	"github.com/lazaret/lazaret/internal/manager/page"
 	"github.com/lazaret/lazaret/internal/threat"
 )
 
@@ -63,6 +64,10 @@ func (m *Manager) version(context.Context, *empty) (*answer[api.Version], error)
 func (m *Manager) scrape(context.Context, *empty) (*huma.StreamResponse, error) {
 	h := promhttp.HandlerFor(m.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
 	return raw(h.ServeHTTP), nil
+}
+
+func (m *Manager) setupPage(context.Context, *empty) (*huma.StreamResponse, error) {
+	return raw(page.Setup().ServeHTTP), nil
 }
 
 func (m *Manager) openAPI(context.Context, *empty) (*huma.StreamResponse, error) {

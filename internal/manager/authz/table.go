@@ -34,6 +34,7 @@ var rules = []Rule{
 	{Method: "GET", Path: "/readyz", Action: "ready", Title: "Whether the manager can serve, with conditions", Public: true, Audit: Reads},
 	{Method: "GET", Path: "/version", Action: "version", Title: "Version of the manager", Public: true, Audit: Reads},
 	{Method: "GET", Path: "/metrics", Action: "metrics", Title: "Metrics in Prometheus text format", PublicLocal: true, Grants: withNodes, Audit: Reads},
+	{Method: "GET", Path: "/setup", Action: "setup.page", Title: "Page behind the set-up link", Public: true, Audit: Reads},
 	{Method: "GET", Path: "/api/v1/openapi.json", Action: "openapi", Title: "This document", Public: true, Audit: Reads},
 	{Method: "GET", Path: "/api/v1/status", Action: "status", Title: "Health, conditions, nodes and counts", Grants: staff, Audit: Reads},
 	{Method: "GET", Path: "/api/v1/events", Action: "events", Title: "Stream of changes (SSE)", Grants: scoped, Audit: Reads},
