@@ -37,10 +37,13 @@ func (s *Service) Inspect(ctx context.Context, req Request) (Report, error) {
 			return r, nil
 		}
 	}
-	if s.cfg.Budget != nil && req.Priority != OnAccess {
-		if err := s.cfg.Budget.Wait(ctx); err != nil {
+	// A person waits for on-demand work; it yields to accesses in the queue only.
+	if s.cfg.Budget != nil && req.Priority == Scheduled {
+		if err := s.cfg.Budget.Wait(ctx, time.Duration(s.worked.Load())); err != nil {
 			return Report{}, err
 		}
+		start := time.Now()
+		defer func() { s.worked.Store(int64(time.Since(start))) }()
 	}
 	u := queue.NewUrgency(req.Priority)
 	r, lead, err := s.files.do(ctx, s.life, fileFlight{req.Key, req.Limits}, u, func() (func(context.Context, *queue.Urgency) (Report, error), error) {

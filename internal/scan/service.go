@@ -84,6 +84,7 @@ type Service struct {
 	// then does not bring the forgotten version back.
 	forgets [256]atomic.Uint32
 	stats   counters
+	worked  atomic.Int64 // nanoseconds of the last scheduled inspection
 
 	countAfter time.Duration // when a scan starts to count ahead
 }

@@ -26,8 +26,7 @@ type Config struct {
 	Load float64
 	// Every is how often the kernel is asked at most; default 500 ms.
 	Every time.Duration
-	// Hold is the longest that one Wait lasts: background work becomes slow but
-	// never stands still. Default 1 s.
+	// Hold is the longest that one Wait lasts. Default 1 s.
 	Hold time.Duration
 	// Proc and Cgroup are where the kernel's files are; default /proc and
 	// /sys/fs/cgroup.
@@ -89,13 +88,18 @@ func (b *Budget) Over() bool {
 	return b.over
 }
 
-// Wait returns when the machine has room, after Hold at the latest, or with
-// the cause of ctx.
-func (b *Budget) Wait(ctx context.Context) error {
+// share is what background work leaves to others while the machine is short of
+// something: it pauses so many times as long as it worked.
+const share = 9
+
+// Wait returns when the machine has room, or after a pause in proportion to
+// what the last piece of work took, of at most Hold, or with the cause of ctx.
+func (b *Budget) Wait(ctx context.Context, worked time.Duration) error {
 	if !b.Over() {
 		return nil
 	}
-	deadline := time.NewTimer(b.cfg.Hold)
+	hold := min(max(share*worked, time.Millisecond), b.cfg.Hold)
+	deadline := time.NewTimer(hold)
 	defer deadline.Stop()
 	tick := time.NewTicker(min(b.cfg.Every, 100*time.Millisecond))
 	defer tick.Stop()

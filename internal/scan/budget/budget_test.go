@@ -69,12 +69,16 @@ func TestWait(t *testing.T) {
 	put(t, proc+"/pressure/io", pressure(0))
 	b := New(Config{Proc: proc, Cgroup: t.TempDir(), Conditions: &condition.Set{}, Every: 5 * time.Millisecond, Hold: 100 * time.Millisecond})
 	start := time.Now()
-	require.NoError(t, b.Wait(context.Background()))
+	require.NoError(t, b.Wait(context.Background(), time.Hour))
 	require.GreaterOrEqual(t, time.Since(start), 100*time.Millisecond, "held, but not for ever")
+
+	start = time.Now()
+	require.NoError(t, b.Wait(context.Background(), time.Millisecond))
+	require.Less(t, time.Since(start), 90*time.Millisecond, "short work, short pause")
 
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	require.ErrorIs(t, b.Wait(ctx), context.Canceled)
+	require.ErrorIs(t, b.Wait(ctx, time.Hour), context.Canceled)
 
 	b.cfg.Hold = time.Minute
 	go func() {
@@ -82,7 +86,7 @@ func TestWait(t *testing.T) {
 		os.WriteFile(proc+"/pressure/cpu.new", []byte(pressure(1)), 0o644)
 		os.Rename(proc+"/pressure/cpu.new", proc+"/pressure/cpu")
 	}()
-	require.NoError(t, b.Wait(context.Background()))
+	require.NoError(t, b.Wait(context.Background(), time.Hour))
 }
 
 func TestThisMachine(t *testing.T) {
