@@ -83,6 +83,38 @@ func (r *Resolver) Locate(pid int, name string, dev, ino uint64) (Place, error) 
 	return p, nil
 }
 
+// Holder tells whose file it is when the process that touched it is gone, as
+// it may be for a written file: the container that has it in its own layer,
+// else the host if it has the file under that name, else a container that
+// sees it. The error wraps mounts.ErrNotFound if nobody does.
+func (r *Resolver) Holder(name string, dev, ino uint64) (threat.Workload, Place, error) {
+	var seen Entry
+	var there Place
+	for _, e := range r.Entries() {
+		if e.PID <= 0 {
+			continue
+		}
+		p, err := r.Locate(e.PID, name, dev, ino)
+		if err != nil {
+			continue
+		}
+		if p.Layer == LayerUpper {
+			return r.on(e.Workload), p, nil
+		}
+		if seen.PID == 0 {
+			seen, there = e, p
+		}
+	}
+	p, err := r.Locate(os.Getpid(), name, dev, ino)
+	if err == nil && p.Layer == "" {
+		return r.host, p, nil
+	}
+	if seen.PID != 0 {
+		return r.on(seen.Workload), there, nil
+	}
+	return threat.Workload{}, Place{Path: name}, fmt.Errorf("finding the owner of %q: %w", name, mounts.ErrNotFound)
+}
+
 // layer names a read-only layer and sets the image it belongs to.
 func (r *Resolver) layer(pid int, m mounts.Place, p *Place) string {
 	if w, err := r.Process(pid); err == nil {

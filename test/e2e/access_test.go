@@ -27,7 +27,7 @@ func testDenied(t *testing.T, s *stand) {
 	for _, verb := range []string{"open", "uring"} {
 		require.Equal(t, "ok", act(t, c, verb, "/tmp/good"), verb)
 	}
-	f := s.finding(t, c, "/tmp/bad", func(*threat.Finding) bool { return true })
+	f := s.finding(t, c, "/tmp/bad", func(f *threat.Finding) bool { return f.Trigger != "write" && f.Count > 1 })
 	require.Equal(t, imageClean, f.Workload.Image)
 	require.Equal(t, threat.KindContainer, f.Workload.Kind)
 	require.Equal(t, "deny", f.Policy)
@@ -37,7 +37,8 @@ func testDenied(t *testing.T, s *stand) {
 	require.Equal(t, "done", result(&f, threat.Deny))
 	require.Positive(t, f.Epoch)
 	require.Equal(t, "stand", f.Node)
-	require.NotNil(t, f.Process)
+	require.NotNil(t, f.Process, "who wanted it")
+	require.Equal(t, "/bin/actor", f.Process.Exe)
 }
 
 // testLowerLayer: a malicious file of the image is denied from the first

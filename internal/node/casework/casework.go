@@ -23,6 +23,7 @@ import (
 type Records interface {
 	Record(ctx context.Context, f *threat.Finding) (known bool, err error)
 	Update(ctx context.Context, f *threat.Finding) error
+	Finding(ctx context.Context, id string) (threat.Finding, bool, error)
 	AddItem(ctx context.Context, i api.QuarantineItem) error
 }
 
@@ -100,7 +101,7 @@ const maxDecisions = 60
 func (d *Desk) act(ctx context.Context, c guard.Case) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	f := d.Responder.Apply(ctx, c.Finding, c.Decision, target(c))
+	f := d.Responder.Apply(ctx, d.newest(ctx, &c.Finding), c.Decision, target(c))
 	if err := d.store(ctx, &f); err != nil {
 		d.Logger.ErrorContext(ctx, "response was carried out but not recorded", slog.String("finding", f.ID), slog.Any("error", err))
 		d.Conditions.Raise(threat.Condition{
@@ -109,6 +110,18 @@ func (d *Desk) act(ctx context.Context, c guard.Case) {
 			Advice: "Free space in the state directory.",
 		})
 	}
+}
+
+// newest is the finding as it is recorded by now, with what earlier responses
+// and later occurrences added, but with this occurrence's process: that is the
+// one to act on.
+func (d *Desk) newest(ctx context.Context, f *threat.Finding) threat.Finding {
+	now, ok, err := d.Records.Finding(ctx, f.ID)
+	if err != nil || !ok {
+		return *f
+	}
+	now.Process = f.Process
+	return now
 }
 
 func target(c guard.Case) response.Target {

@@ -14,12 +14,9 @@ import (
 
 // newCase puts together what is known about an access that is not clean, while
 // its process still waits: who, where, what, and what the policy says.
-func (g *Guard) newCase(ev *event.File, pid int, w threat.Workload, p *policy.Policy, r *scan.Report) *Case {
-	place, err := g.Who.Locate(pid, ev.Path, ev.Key.Dev, ev.Key.Ino)
-	if err != nil && place.Path == "" {
-		place = workload.Place{Path: ev.Path}
-	}
-	c := &Case{Key: ev.Key, PID: pid, Place: place, Finding: threat.Finding{
+func (g *Guard) newCase(ev *event.File, w threat.Workload, p *policy.Policy, r *scan.Report) *Case {
+	place, _ := g.locate(ev, w)
+	c := &Case{Key: ev.Key, PID: ev.PID, Place: place, Finding: threat.Finding{
 		Time: ev.Time, LastSeen: ev.Time, Node: g.Node, Workload: w, Object: r.Hash, Size: r.Size,
 		Location: place.Location(w), Trigger: string(ev.Op), Verdict: r.Verdict, Severity: r.Severity(),
 		Epoch: r.Epoch, Policy: p.Name(), State: threat.Open, Count: 1,

@@ -6,6 +6,7 @@ package guard
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,10 +31,11 @@ type Scans interface {
 type Attributor interface {
 	Host() threat.Workload
 	Workloads() []threat.Workload
-	Entries() []workload.Entry
 	Process(pid int) (threat.Workload, error)
 	Describe(pid int) (threat.Process, error)
 	Locate(pid int, name string, dev, ino uint64) (workload.Place, error)
+	// Holder answers for files whose process is gone.
+	Holder(name string, dev, ino uint64) (threat.Workload, workload.Place, error)
 }
 
 // Cases records a finding durably before Open returns and carries the decision
@@ -116,7 +118,7 @@ func (g *Guard) Access(ctx context.Context, ev *event.File) fanotify.Answer {
 	if known && report.Verdict == threat.Clean {
 		return remember
 	}
-	w, pid := g.workload(ev)
+	w := g.workload(ev)
 	p, _ := g.policies.Load().For(w)
 	if p.Spec.Mode == policy.Off || (ev.Op == event.Open && !p.Spec.OnAccess.Open) || (ev.Op == event.Exec && !p.Spec.OnAccess.Exec) {
 		return allow
@@ -127,11 +129,11 @@ func (g *Guard) Access(ctx context.Context, ev *event.File) fanotify.Answer {
 			return g.unanswered(ctx, ev, w, &p, err)
 		}
 		if report.Verdict == threat.Clean {
-			g.index(ev, pid, w, &report)
+			g.index(ev, w, &report)
 			return remember
 		}
 	}
-	return g.judge(ctx, ev, pid, w, &p, report)
+	return g.judge(ctx, ev, w, &p, report)
 }
 
 // lookup answers for a known version of a file. A file that somebody has open
@@ -145,31 +147,38 @@ func (g *Guard) lookup(ev *event.File) (scan.Report, bool) {
 
 // index notes where a clean object was seen, so that a signature published
 // later finds it.
-func (g *Guard) index(ev *event.File, pid int, w threat.Workload, r *scan.Report) {
-	if place, err := g.Who.Locate(pid, ev.Path, ev.Key.Dev, ev.Key.Ino); err == nil {
+func (g *Guard) index(ev *event.File, w threat.Workload, r *scan.Report) {
+	if place, ok := g.locate(ev, w); ok {
 		g.Scans.Remember(r.Hash, place.Location(w))
 	}
 }
 
 // workload is whose access it is. The process may have ended before a written
-// file is looked at: then the file is its container's whose own layer holds it.
-// An access nobody can be found for is the host's, so that a policy applies.
-// The pid returned is one that sees the file.
-func (g *Guard) workload(ev *event.File) (threat.Workload, int) {
+// file is looked at: then the file tells. An access nobody can be found for is
+// the host's, so that a policy applies.
+func (g *Guard) workload(ev *event.File) threat.Workload {
 	w, err := g.Who.Process(ev.PID)
 	if err == nil {
-		return w, ev.PID
+		return w
 	}
-	for _, e := range g.Who.Entries() {
-		if e.PID <= 0 {
-			continue
-		}
-		if p, err := g.Who.Locate(e.PID, ev.Path, ev.Key.Dev, ev.Key.Ino); err == nil && p.Layer == workload.LayerUpper {
-			return e.Workload, e.PID
-		}
+	if w, _, err = g.Who.Holder(ev.Path, ev.Key.Dev, ev.Key.Ino); err == nil {
+		return w
 	}
 	g.stats.Unattributed.Add(1)
-	return g.Who.Host(), ev.PID
+	return g.Who.Host()
+}
+
+// locate finds the file for its workload. A process that is ending still has
+// its workload but no mounts any more. Without success the place has only the
+// event's path.
+func (g *Guard) locate(ev *event.File, w threat.Workload) (workload.Place, bool) {
+	if p, err := g.Who.Locate(ev.PID, ev.Path, ev.Key.Dev, ev.Key.Ino); err == nil {
+		return p, true
+	}
+	if holder, p, err := g.Who.Holder(ev.Path, ev.Key.Dev, ev.Key.Ino); err == nil && holder.ID == w.ID {
+		return p, true
+	}
+	return workload.Place{Path: ev.Path}, false
 }
 
 // longest bounds an inspection that goes on after its opener got an answer.
@@ -218,13 +227,14 @@ func (g *Guard) unanswered(ctx context.Context, ev *event.File, w threat.Workloa
 }
 
 // judge applies the policy to a verdict that is not clean.
-func (g *Guard) judge(ctx context.Context, ev *event.File, pid int, w threat.Workload, p *policy.Policy, r scan.Report) fanotify.Answer {
-	c := g.newCase(ev, pid, w, p, &r)
+func (g *Guard) judge(ctx context.Context, ev *event.File, w threat.Workload, p *policy.Policy, r scan.Report) fanotify.Answer {
+	c := g.newCase(ev, w, p, &r)
 	g.Scans.Remember(r.Hash, c.Finding.Location)
 	denied := c.Decision.Denies() && ev.Op != event.Write
-	if r.Verdict.Threat() && c.Decision.Excluded == nil && !g.Allowed(r.Hash) && !g.repeats.again(w.ID, ev.Key) {
+	if r.Verdict.Threat() && c.Decision.Excluded == nil && !g.Allowed(r.Hash) && !g.repeats.again(repeated(c)) {
 		g.stats.Threats.Add(1)
 		if err := g.Cases.Open(ctx, *c); err != nil {
+			g.repeats.forget(repeated(c)) // the next access records it
 			g.Logger.ErrorContext(ctx, "finding was not recorded", slog.Any("error", err))
 			g.Conditions.Raise(threat.Condition{
 				Code: "finding_not_recorded", Severity: threat.Critical,
@@ -242,7 +252,7 @@ func (g *Guard) judge(ctx context.Context, ev *event.File, pid int, w threat.Wor
 
 // Written inspects a file that was written; nobody waits.
 func (g *Guard) Written(ctx context.Context, ev *event.File) {
-	w, pid := g.workload(ev)
+	w := g.workload(ev)
 	p, _ := g.policies.Load().For(w)
 	if p.Spec.Mode == policy.Off || !p.Spec.OnAccess.Write {
 		return
@@ -254,11 +264,11 @@ func (g *Guard) Written(ctx context.Context, ev *event.File) {
 			return // the next open inspects it
 		}
 		if report.Verdict == threat.Clean {
-			g.index(ev, pid, w, &report)
+			g.index(ev, w, &report)
 		}
 	}
 	if report.Verdict.Threat() {
-		g.judge(ctx, ev, pid, w, &p, report)
+		g.judge(ctx, ev, w, &p, report)
 	}
 }
 
@@ -276,6 +286,16 @@ func (g *Guard) Overflow(ctx context.Context) {
 type repeatKey struct {
 	workload string
 	key      event.FileKey
+	written  bool // nobody waited; the first access after it tells who wants the file
+	pid      int  // only if the process is to be killed: each one is
+}
+
+func repeated(c *Case) repeatKey {
+	k := repeatKey{workload: c.Finding.Workload.ID, key: c.Key, written: c.Finding.Trigger == string(event.Write)}
+	if c.Decision.Mode == policy.Enforce && slices.Contains(c.Decision.Actions, threat.Kill) {
+		k.pid = c.PID
+	}
+	return k
 }
 
 // repeats keeps a program that tries again and again from writing a record per
@@ -290,10 +310,10 @@ const (
 	repeatMax   = 10_000
 )
 
-func (r *repeats) again(workload string, key event.FileKey) bool {
+func (r *repeats) again(k repeatKey) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k, now := repeatKey{workload, key}, time.Now()
+	now := time.Now()
 	if t, ok := r.seen[k]; ok && now.Sub(t) < repeatEvery {
 		return true
 	}
@@ -302,4 +322,10 @@ func (r *repeats) again(workload string, key event.FileKey) bool {
 	}
 	r.seen[k] = now
 	return false
+}
+
+func (r *repeats) forget(k repeatKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.seen, k)
 }

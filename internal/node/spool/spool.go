@@ -123,6 +123,9 @@ func merge(f, old *threat.Finding) {
 	if f.VaultID == "" {
 		f.VaultID = old.VaultID
 	}
+	if f.Process == nil { // it had ended; the one before says more than nothing
+		f.Process = old.Process
+	}
 	if f.State == threat.Open {
 		f.State = old.State
 	}
