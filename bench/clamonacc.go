@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/md5"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,7 +53,7 @@ LocalSocket %s
 Foreground yes
 User clamav
 MaxThreads %d
-OnAccessMountPath %s
+OnAccessIncludePath %s
 OnAccessPrevention yes
 OnAccessExcludeUname clamav
 OnAccessMaxThreads %d
@@ -89,7 +89,7 @@ OnAccessMaxThreads %d
 	})
 	o := &onaccess{
 		mnt: mnt, pid: c.Process.Pid, command: "clamonacc --fdpass; tar -xf source.tar",
-		setup: "clamd with one hash signature, clamonacc --fdpass, OnAccessMountPath on a file system of its own, OnAccessPrevention yes, as many threads as cores",
+		setup: "clamd with one hash signature, clamonacc --fdpass, OnAccessIncludePath on a file system of its own (prevention does not work with OnAccessMountPath), OnAccessPrevention yes, as many threads as cores",
 	}
 	return o, o.works(ctx, dir, &said)
 }
@@ -115,5 +115,8 @@ func (o *onaccess) works(ctx context.Context, dir string, said *tail) error {
 		}
 	}
 	log, err := os.ReadFile(filepath.Join(dir, "onacc.log"))
-	return errors.Join(fmt.Errorf("clamonacc denied nothing: %s %s", bytes.TrimSpace(said.b), bytes.TrimSpace(log)), err)
+	return errors.Join(fmt.Errorf("clamonacc denied nothing: %s %s", ending(said.b), ending(log)), err)
 }
+
+// ending is the end of a log for an error.
+func ending(b []byte) string { return strings.TrimSpace(string(b[max(0, len(b)-400):])) }

@@ -133,7 +133,7 @@ func (d *daemon) lazaret(ctx context.Context, args ...string) ([]byte, error) {
 func (d *daemon) learn(ctx context.Context, paths ...string) (*api.ImportReport, error) {
 	out, err := d.lazaret(ctx, append([]string{"signature", "import", "-o", "json"}, paths...)...)
 	var r api.ImportReport
-	if bad := json.Unmarshal(out, &r); err != nil || bad != nil {
+	if bad := json.Unmarshal(out, &r); bad != nil {
 		return nil, fmt.Errorf("importing signatures: %w", errors.Join(err, bad))
 	}
 	if r.Bundle == nil {
