@@ -96,7 +96,13 @@ func drawFinding(w *output.Writer, f *threat.Finding) {
 		w.Row("Detection", strings.TrimSpace(fmt.Sprintf("%s (%s, %s) %s %s", d.Signature, d.Engine, d.Severity, d.Technique, d.Description)))
 	}
 	for _, d := range f.Decisions {
-		w.Row("Decision", strings.TrimSpace(fmt.Sprintf("%s %s by %s: %s; %s %s", short(d.At), d.Action, d.By, d.Result, d.Reason, d.Detail)))
+		text := fmt.Sprintf("%s %s by %s: %s", short(d.At), d.Action, d.By, d.Result)
+		for _, more := range []string{d.Reason, d.Detail} {
+			if more != "" {
+				text += "; " + more
+			}
+		}
+		w.Row("Decision", text)
 	}
 }
 

@@ -77,6 +77,9 @@ func (a *app) scan(ctx context.Context, f *scanFlags, args []string) error {
 	if p := f.request.Priority; p != "" && p != "on-demand" && p != "scheduled" {
 		return usageError{fmt.Errorf("--priority %q is neither on-demand nor scheduled", p)}
 	}
+	if f.noDaemon && f.request.Container != "" {
+		return usageError{errors.New("scanning a container needs the daemon: leave out --no-daemon")}
+	}
 	if f.failOn != "suspicious" && f.failOn != "malicious" {
 		return usageError{fmt.Errorf("--fail-on %q is neither suspicious nor malicious", f.failOn)}
 	}
@@ -213,6 +216,9 @@ func (a *app) runScan(ctx context.Context, c config.Config, f *scanFlags, bar *p
 		sum, err := a.daemonScan(ctx, c, f.request, bar.on, handle)
 		if !errors.Is(err, api.ErrUnreachable) {
 			return sum, err
+		}
+		if f.request.Container != "" {
+			return sum, fmt.Errorf("scanning a container needs the daemon, as root: %w", err)
 		}
 	}
 	if a.Local == nil {

@@ -1,10 +1,13 @@
 package cli_test
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -30,6 +33,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 //	manager              starts a manager with users and a node, logs ada in
 //	as USER              uses another user's token; "nobody" has a wrong one
 //	daemon               starts the node's local API
+//	untar FILE           prints names and contents of a .tar.gz
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true,
@@ -54,6 +58,7 @@ func TestScripts(t *testing.T) {
 				ts.Setenv("LAZARET_TOKEN", ts.Getenv("TOKEN_"+args[0]))
 			},
 			"daemon": startDaemon,
+			"untar":  untar,
 		},
 	})
 }
@@ -96,5 +101,20 @@ func runLine(ts *testscript.TestScript, ctx context.Context, args []string) {
 	})
 	if code != want {
 		ts.Fatalf("exit code %d, want %d", code, want)
+	}
+}
+
+func untar(ts *testscript.TestScript, _ bool, args []string) {
+	z, err := gzip.NewReader(strings.NewReader(ts.ReadFile(args[0])))
+	ts.Check(err)
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		ts.Check(err)
+		fmt.Fprintf(ts.Stdout(), "%s %o\n", h.Name, h.Mode)
+		_, err = io.Copy(ts.Stdout(), r)
+		ts.Check(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -56,6 +57,9 @@ func (a *app) dump(ctx context.Context, to string) error {
 	var failed bytes.Buffer
 	for _, part := range a.dumpParts(ctx) {
 		b, err := part.read()
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return context.Cause(ctx)
+		}
 		if err != nil {
 			fmt.Fprintf(&failed, "%s: %v\n", part.name, err)
 			continue

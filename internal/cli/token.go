@@ -36,7 +36,7 @@ func (a *app) withTokens(user string, f func(client *api.Client, base string) er
 	case user != "":
 		base = api.Prefix + "/users/" + escape(user) + "/tokens"
 	case token == "" && cc.Socket != "":
-		return usageError{errors.New("root on this host has no tokens: name a user with --user, or log in")}
+		return usageError{errors.New("nobody is logged in here: name a user with --user (as root), or log in")}
 	}
 	return a.withClient(func(client *api.Client) error { return f(client, base) })
 }

@@ -154,7 +154,10 @@ func Parse(b []byte) (Config, error) {
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return Config{}, errors.New("more than one YAML document: keep one")
 	}
-	c.Engine.Limits = c.Engine.Limits.WithDefaults()
+	if l := c.Engine.Limits; min(int64(l.Depth), int64(l.Members), l.MemberSize, l.Total, l.Ratio, l.RatioAfter, l.Buffer, int64(l.Time)) < 0 {
+		return Config{}, errors.New("engine.limits: a limit is negative")
+	}
+	c.Engine.Limits = c.Engine.Limits.WithDefaults() // for those that are 0
 	return c, c.Validate()
 }
 

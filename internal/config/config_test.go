@@ -35,6 +35,7 @@ func TestParseRefuses(t *testing.T) {
 		"open to the world": {"listen: 0.0.0.0:7480\n", "needs tls"},
 		"half of tls":       {"tls: {cert: /x}\n", "belong together"},
 		"two documents":     {"node: a\n---\nnode: b\n", "more than one"},
+		"negative limit":    {"engine: {limits: {total: -1}}\n", "negative"},
 		"not YAML":          {"{", "yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {

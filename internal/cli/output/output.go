@@ -73,7 +73,7 @@ func (w *Writer) Line(format string, args ...any) {
 // bidirectional overrides that make a name look like another), line and
 // paragraph separators, and bytes that are not UTF-8 are escaped.
 func Clean(s string) string {
-	if utf8.ValidString(s) && !strings.ContainsFunc(s, hidden) {
+	if plain(s) || (utf8.ValidString(s) && !strings.ContainsFunc(s, hidden)) {
 		return s
 	}
 	var b strings.Builder
@@ -94,6 +94,16 @@ func Clean(s string) string {
 		i += n
 	}
 	return b.String()
+}
+
+// plain reports whether s is printable ASCII, as most text is.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] > 0x7e {
+			return false
+		}
+	}
+	return true
 }
 
 func hidden(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }

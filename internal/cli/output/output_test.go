@@ -105,3 +105,14 @@ func TestFormat(t *testing.T) {
 	require.Equal(t, "format", f.Type())
 	require.Len(t, Formats, 4, "Set must not change the list")
 }
+
+func BenchmarkClean(b *testing.B) {
+	for name, s := range map[string]string{"plain": "/srv/www/html/index.php: clean", "hostile": "/srv/\x1b[2J\u202e/\xff"} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				Clean(s)
+			}
+		})
+	}
+}
