@@ -112,6 +112,7 @@ func fakeImporter(r *Repository, temp string, good ...string) *Importer {
 		Corpus: Corpus{Good: good, Samples: []builtin.Sample{
 			{Name: "bad sample", Signature: "Bad", Data: []byte("something evil here")},
 			{Name: "good sample", Data: []byte("harmless")},
+			{Name: "twin", Twin: true, Data: []byte("talks about it")},
 		}},
 	})
 }

@@ -113,6 +113,7 @@ func TestImportFailsSelfTest(t *testing.T) {
 		"failed: nothing detects the known-bad sample bad sample as Bad":      "Other evil\n",
 		"failed: Broad matches the known-good file good sample":               "Bad evil\nBroad harmless\n",
 		"failed: nothing detects the known-bad sample bad sample as Bad; All": "All i\n",
+		"failed: Lazaret_Broad matches the known-good file twin":              "Bad evil\nLazaret_Broad talks\n",
 	} {
 		report, err := i.Import(t.Context(), Import{Files: tree("a.yar", rules)})
 		require.NoError(t, err)
@@ -134,6 +135,16 @@ func TestImportFailsSelfTest(t *testing.T) {
 	i.c.Corpus.Good = []string{filepath.Join(good, "missing")}
 	_, err = i.Import(t.Context(), Import{Files: tree("a.yar", "Bad evil\n")})
 	require.ErrorContains(t, err, "reading the known-good files")
+}
+
+// What only looks like malware says something about our own rules.
+func TestOthersMayMatchTwins(t *testing.T) {
+	t.Parallel()
+	i := fakeImporter(openTest(t, t.TempDir(), nil), t.TempDir())
+	report, err := i.Import(t.Context(), Import{Files: tree("a.yar", "Bad evil\nTheirs talks\n")})
+	require.NoError(t, err)
+	require.Equal(t, selfTestPassed, report.SelfTest)
+	require.NotNil(t, report.Bundle)
 }
 
 func TestImportErrors(t *testing.T) {
