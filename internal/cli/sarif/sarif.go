@@ -17,7 +17,8 @@ type Log struct {
 	Version string `json:"version"`
 	Runs    []*Run `json:"runs"`
 
-	rules map[string]int
+	rules     map[string]int
+	artifacts map[string]int // by URI and digest
 }
 
 // Run is one scan.
@@ -117,7 +118,7 @@ func New(version string) *Log {
 			Invocations: []Invocation{{ExecutionSuccessful: true}},
 			Artifacts:   []Artifact{}, Results: []Result{},
 		}},
-		rules: map[string]int{},
+		rules: map[string]int{}, artifacts: map[string]int{},
 	}
 }
 
@@ -137,12 +138,7 @@ func (l *Log) Add(o *api.ScanLine) {
 	if len(o.Detections) == 0 {
 		return
 	}
-	index := len(run.Artifacts)
-	artifact := Artifact{Location: location.PhysicalLocation.ArtifactLocation, Length: o.Size}
-	if !o.SHA256.IsZero() {
-		artifact.Hashes = map[string]string{"sha-256": o.SHA256.String()}
-	}
-	run.Artifacts = append(run.Artifacts, artifact)
+	index := l.artifact(o, location.PhysicalLocation.ArtifactLocation)
 	location.PhysicalLocation.ArtifactLocation.Index = &index
 	for i := range o.Detections {
 		d := &o.Detections[i]
@@ -182,6 +178,24 @@ func given(m map[string]string) map[string]string {
 		return nil
 	}
 	return m
+}
+
+// artifact returns the index of an object among the artifacts, which are unique
+// (3.14.15): overlapping roots show a file twice.
+func (l *Log) artifact(o *api.ScanLine, at ArtifactLocation) int {
+	key := at.URI + "\n" + o.SHA256.String()
+	if i, ok := l.artifacts[key]; ok {
+		return i
+	}
+	run := l.Runs[0]
+	a := Artifact{Location: at, Length: o.Size}
+	if !o.SHA256.IsZero() {
+		a.Hashes = map[string]string{"sha-256": o.SHA256.String()}
+	}
+	i := len(run.Artifacts)
+	run.Artifacts = append(run.Artifacts, a)
+	l.artifacts[key] = i
+	return i
 }
 
 func (l *Log) rule(d *threat.Detection) int {

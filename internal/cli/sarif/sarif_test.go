@@ -28,6 +28,7 @@ func example() *Log {
 		{Path: "c:x/y", Verdict: threat.Suspicious, Detections: []threat.Detection{web}, Image: "shop:1", Layer: "sha256:12"},
 		{Path: `/srv/\xff`, Verdict: threat.Partial, Reasons: []threat.Reason{{Code: threat.ReasonEncrypted, Text: "encrypted"}}},
 		{Path: "/srv/gone", Verdict: threat.Error, Reasons: []threat.Reason{{Code: threat.ReasonUnreadable}}},
+		{Path: "c:x/y", Verdict: threat.Suspicious, Detections: []threat.Detection{web}, Image: "shop:1", Layer: "sha256:13"},
 		{Path: "/srv/info", Verdict: threat.Clean, Detections: []threat.Detection{{Signature: "Info", Severity: threat.Informational}}},
 	} {
 		l.Add(&o)
@@ -87,7 +88,12 @@ func TestSpecification(t *testing.T) {
 					checkLocations(t, run, n.Locations, false)
 				}
 			}
+			unique := map[string]bool{}
 			for _, a := range run.Artifacts {
+				b, err := json.Marshal(a)
+				require.NoError(t, err)
+				require.False(t, unique[string(b)], "3.14.15: artifacts are unique")
+				unique[string(b)] = true
 				require.GreaterOrEqual(t, a.Length, int64(-1)) // 3.24.9
 				for kind, digest := range a.Hashes {
 					require.Equal(t, "sha-256", kind) // 3.24.11, IANA's name
