@@ -12,8 +12,8 @@ import (
 	"github.com/lazaret/lazaret/internal/workload"
 )
 
-// newCase puts together what is known about an access that is not clean, while
-// its process still waits: who, where, what, and what the policy says.
+// newCase puts together what is known about an access that is not clean: who,
+// where, what, and what the policy says. Its process usually still waits.
 func (g *Guard) newCase(ev *event.File, w threat.Workload, p *policy.Policy, r *scan.Report) *Case {
 	place, _ := g.locate(ev, w)
 	c := &Case{Key: ev.Key, PID: ev.PID, Place: place, Finding: threat.Finding{
@@ -22,8 +22,10 @@ func (g *Guard) newCase(ev *event.File, w threat.Workload, p *policy.Policy, r *
 		Epoch: r.Epoch, Policy: p.Name(), State: threat.Open, Count: 1,
 	}}
 	Describe(&c.Finding, r.Objects)
-	if process, err := g.Who.Describe(ev.PID); err == nil {
+	if process, err := g.Who.Describe(ev.PID); err == nil && g.genuine(ev) {
 		c.Finding.Process = &process
+	} else {
+		c.PID = 0 // by now it may be another process's
 	}
 	c.Decision = p.Decide(&policy.Input{
 		Workload: w, Verdict: r.Verdict, Severity: c.Finding.Severity, Location: c.Finding.Location,

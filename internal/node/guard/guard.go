@@ -5,11 +5,15 @@ package guard
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lazaret/lazaret/internal/condition"
 	"github.com/lazaret/lazaret/internal/driver/fanotify"
@@ -70,6 +74,8 @@ type Guard struct {
 	allowed  atomic.Pointer[map[threat.Hash]time.Time]
 	stats    Stats
 	repeats  repeats
+	pidfds   atomic.Bool   // the kernel names processes by descriptor
+	books    chan struct{} // taken by records under way
 }
 
 // Stats counts what the guard answered.
@@ -79,7 +85,7 @@ type Stats struct {
 
 // New returns a guard with the built-in default policy.
 func New(c Config) *Guard {
-	g := &Guard{Config: c, repeats: repeats{seen: map[repeatKey]time.Time{}}}
+	g := &Guard{Config: c, repeats: repeats{seen: map[repeatKey]time.Time{}}, books: make(chan struct{}, maxBooks)}
 	g.policies.Store(policy.NewSet(nil))
 	g.allowed.Store(&map[threat.Hash]time.Time{})
 	return g
@@ -125,7 +131,7 @@ func (g *Guard) Access(ctx context.Context, ev *event.File) fanotify.Answer {
 	}
 	if !known {
 		var err error
-		if report, err = g.inspect(ctx, ev, &p); err != nil {
+		if report, err = g.inspect(ctx, ev, w, &p); err != nil {
 			return g.unanswered(ctx, ev, w, &p, err)
 		}
 		if report.Verdict == threat.Clean {
@@ -158,7 +164,7 @@ func (g *Guard) index(ev *event.File, w threat.Workload, r *scan.Report) {
 // the host's, so that a policy applies.
 func (g *Guard) workload(ev *event.File) threat.Workload {
 	w, err := g.Who.Process(ev.PID)
-	if err == nil {
+	if err == nil && g.genuine(ev) {
 		return w
 	}
 	if w, _, err = g.Who.Holder(ev.Path, ev.Key.Dev, ev.Key.Ino); err == nil {
@@ -181,21 +187,55 @@ func (g *Guard) locate(ev *event.File, w threat.Workload) (workload.Place, bool)
 	return workload.Place{Path: ev.Path}, false
 }
 
+// genuine reports whether the event's pid still names the process that made
+// it. Asked after something was read by that pid, it says whether what was read
+// is about that process: nobody waits for the answer to a written file, so its
+// pid may be another process's by now.
+func (g *Guard) genuine(ev *event.File) bool {
+	if ev.PIDFD >= 0 {
+		g.pidfds.Store(true)
+		return alive(ev.PIDFD)
+	}
+	return ev.Op != event.Write || !g.pidfds.Load()
+}
+
+// alive reports whether a pidfd's process, perhaps a zombie, still has its pid.
+func alive(pidfd int) bool {
+	return !errors.Is(unix.PidfdSendSignal(pidfd, 0, nil, 0), unix.ESRCH)
+}
+
 // longest bounds an inspection that goes on after its opener got an answer.
 const longest = time.Minute
 
+// until is the time to answer by: an answer that comes after the end of ctx is
+// replaced by the driver's fail mode, whatever the policy and the verdict say.
+func until(ctx context.Context, part time.Duration) time.Time {
+	now := time.Now()
+	end, ok := ctx.Deadline()
+	if !ok {
+		return now.Add(longest)
+	}
+	return end.Add(-end.Sub(now) / part)
+}
+
 // inspect waits for the verdict until the policy's deadline. The inspection
-// itself goes on after that, so that the next access finds its result.
-func (g *Guard) inspect(ctx context.Context, ev *event.File, p *policy.Policy) (scan.Report, error) {
-	wait, cancel := context.WithTimeout(ctx, p.Spec.Deadline)
+// itself goes on after that, so that the next access finds its result; a threat
+// found too late is still made a finding and acted upon.
+func (g *Guard) inspect(ctx context.Context, ev *event.File, w threat.Workload, p *policy.Policy) (scan.Report, error) {
+	end := until(ctx, 10)
+	if own := time.Now().Add(p.Spec.Deadline); own.Before(end) {
+		end = own
+	}
+	wait, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	type result struct {
 		report scan.Report
 		err    error
 	}
 	done := make(chan result, 1)
+	background := context.WithoutCancel(ctx)
 	go func() {
-		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), longest)
+		own, cancel := context.WithTimeout(background, longest)
 		defer cancel()
 		r, err := g.Scans.Inspect(own, scan.Request{File: ev.File, Key: ev.Key, Priority: scan.OnAccess, Limits: p.Spec.Limits, Volatile: ev.Unstable})
 		done <- result{r, err}
@@ -204,7 +244,38 @@ func (g *Guard) inspect(ctx context.Context, ev *event.File, p *policy.Policy) (
 	case r := <-done:
 		return r.report, r.err
 	case <-wait.Done():
-		return scan.Report{}, wait.Err()
+	}
+	later := detach(ev)
+	go func() {
+		defer later.release()
+		defer g.rescue(ctx)
+		if r := <-done; r.err == nil && r.report.Verdict.Threat() {
+			g.record(background, later.File, w, p, &r.report, tooLate)
+		}
+	}()
+	return scan.Report{}, wait.Err()
+}
+
+const tooLate = "the access was answered by the fail mode before the verdict was known"
+
+// detached is an event that outlives its handler, whose descriptors are the
+// driver's: it has a pidfd of its own and no file.
+type detached struct{ *event.File }
+
+func detach(ev *event.File) detached {
+	c := *ev
+	c.File, c.PIDFD = nil, -1
+	if ev.PIDFD >= 0 {
+		if fd, err := unix.FcntlInt(uintptr(ev.PIDFD), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			c.PIDFD = fd
+		}
+	}
+	return detached{&c}
+}
+
+func (d detached) release() {
+	if d.PIDFD >= 0 {
+		_ = unix.Close(d.PIDFD) // a pidfd holds nothing back
 	}
 }
 
@@ -226,28 +297,87 @@ func (g *Guard) unanswered(ctx context.Context, ev *event.File, w threat.Workloa
 	return allow
 }
 
-// judge applies the policy to a verdict that is not clean.
+// maxBooks bounds the records under way: what a process shows of itself and of
+// its mounts can be made to hang, and a disk can be slow.
+const maxBooks = 512
+
+// judge applies the policy to a verdict that is not clean. Finding out where
+// the file is and storing the finding take their time, which whoever opens the
+// file may stretch; what is denied is denied in time all the same.
 func (g *Guard) judge(ctx context.Context, ev *event.File, w threat.Workload, p *policy.Policy, r scan.Report) fanotify.Answer {
-	c := g.newCase(ev, w, p, &r)
-	g.Scans.Remember(r.Hash, c.Finding.Location)
-	denied := c.Decision.Denies() && ev.Op != event.Write
-	if r.Verdict.Threat() && c.Decision.Excluded == nil && !g.Allowed(r.Hash) && !g.repeats.again(repeated(c)) {
-		g.stats.Threats.Add(1)
-		if err := g.Cases.Open(ctx, *c); err != nil {
-			g.repeats.forget(repeated(c)) // the next access records it
-			g.Logger.ErrorContext(ctx, "finding was not recorded", slog.Any("error", err))
-			g.Conditions.Raise(threat.Condition{
-				Code: "finding_not_recorded", Severity: threat.Critical,
-				Text:   "A finding could not be stored: " + err.Error(),
-				Advice: "Free space in the state directory; access to the file stays denied meanwhile.",
-			})
+	wait, cancel := context.WithDeadline(ctx, until(ctx, 5))
+	defer cancel()
+	var decision policy.Decision
+	select {
+	case g.books <- struct{}{}:
+		own, done := detach(ev), make(chan policy.Decision, 1)
+		background := context.WithoutCancel(ctx)
+		go func() {
+			defer func() { <-g.books; own.release() }()
+			defer g.rescue(ctx)
+			done <- g.record(background, own.File, w, p, &r, "")
+		}()
+		select {
+		case decision = <-done:
+		case <-wait.Done():
+			decision = g.blind(w, p, &r)
+		}
+	case <-wait.Done():
+		decision = g.blind(w, p, &r)
+		if r.Verdict.Threat() {
+			g.unrecorded(ctx, errors.New("too many findings at once"))
 		}
 	}
-	if denied {
+	if decision.Denies() && ev.Op != event.Write {
 		g.stats.Denied.Add(1)
 		return deny
 	}
 	return allow
+}
+
+// rescue keeps a bug in the making of a finding from ending the service; the
+// access is decided without it.
+func (g *Guard) rescue(ctx context.Context) {
+	if p := recover(); p != nil {
+		g.unrecorded(ctx, fmt.Errorf("handler panicked: %v", p))
+	}
+}
+
+// blind decides without knowing where the file is: no exclusion by path holds.
+func (g *Guard) blind(w threat.Workload, p *policy.Policy, r *scan.Report) policy.Decision {
+	var f threat.Finding
+	Describe(&f, r.Objects)
+	return p.Decide(&policy.Input{
+		Workload: w, Verdict: r.Verdict, Severity: r.Severity(), Hash: r.Hash,
+		Detections: f.Detections, Allowed: g.Allowed(r.Hash), Now: time.Now(),
+	})
+}
+
+// record makes the finding of a threat and returns what the policy decided. It
+// may take long.
+func (g *Guard) record(ctx context.Context, ev *event.File, w threat.Workload, p *policy.Policy, r *scan.Report, note string) policy.Decision {
+	c := g.newCase(ev, w, p, r)
+	if note != "" {
+		c.Decision.Why += "; " + note
+	}
+	g.Scans.Remember(r.Hash, c.Finding.Location)
+	if r.Verdict.Threat() && c.Decision.Excluded == nil && !g.Allowed(r.Hash) && !g.repeats.again(repeated(c)) {
+		g.stats.Threats.Add(1)
+		if err := g.Cases.Open(ctx, *c); err != nil {
+			g.repeats.forget(repeated(c)) // the next access records it
+			g.unrecorded(ctx, err)
+		}
+	}
+	return c.Decision
+}
+
+func (g *Guard) unrecorded(ctx context.Context, err error) {
+	g.Logger.ErrorContext(ctx, "finding was not recorded", slog.Any("error", err))
+	g.Conditions.Raise(threat.Condition{
+		Code: "finding_not_recorded", Severity: threat.Critical,
+		Text:   "A finding could not be stored: " + err.Error(),
+		Advice: "Free space in the state directory; access to the file stays denied meanwhile.",
+	})
 }
 
 // Written inspects a file that was written; nobody waits.
@@ -268,7 +398,7 @@ func (g *Guard) Written(ctx context.Context, ev *event.File) {
 		}
 	}
 	if report.Verdict.Threat() {
-		g.judge(ctx, ev, w, &p, report)
+		g.record(ctx, ev, w, &p, &report, "")
 	}
 }
 
