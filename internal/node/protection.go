@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lazaret/lazaret/internal/driver/fanotify"
 	"github.com/lazaret/lazaret/internal/driver/writeback"
 	"github.com/lazaret/lazaret/internal/event"
@@ -57,7 +59,7 @@ func (p *protection) open() error {
 	c := fanotify.Config{
 		Group: p.n.cfg.Group, Handler: p.n.guard, Deadline: p.n.cfg.Failure.Deadline,
 		FailClosed: p.n.cfg.Failure.Mode == "closed", Overlay: p.mode, Conditions: p.n.cfg.Conditions, Logger: p.n.cfg.Logger,
-		Own: func(pid int) bool { return pid == os.Getppid() }, // the supervisor
+		Own: own(os.Getppid(), os.Getpid()),
 		Clean: func(k event.FileKey) bool {
 			r, ok := p.n.scans.Lookup(k)
 			return ok && r.Verdict == threat.Clean
@@ -84,6 +86,20 @@ func (p *protection) open() error {
 	}
 	p.n.signatures.onChange = p.driver.ForgetAll
 	return nil
+}
+
+// own reports the supervisor and the processes of the session that the service
+// leads: a new engine worker would wait for a verdict that only it can give.
+// Nobody can join another's session (setsid(2)), and workers execute nothing
+// once they have seen content.
+func own(supervisor, session int) func(pid int) bool {
+	return func(pid int) bool {
+		if pid <= 0 { // outside of our pid namespace; to getsid(2) it is ourselves
+			return false
+		}
+		sid, err := unix.Getsid(pid)
+		return pid == supervisor || err == nil && sid == session
+	}
 }
 
 // Run watches until ctx ends. The marks of a service before this one are still
