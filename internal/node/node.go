@@ -107,7 +107,7 @@ func (n *Node) openEngine(ctx context.Context) error {
 	}
 	dir, epoch := n.signatures.last()
 	n.pool, err = worker.New(worker.Config{
-		Program: program, Bundle: dir, Epoch: epoch, Processes: n.workers(), MemoryLimit: n.cfg.Engine.Memory,
+		Program: program, Bundle: dir, Epoch: epoch, Processes: n.workers() + reserved, MemoryLimit: n.cfg.Engine.Memory,
 		Limits: n.cfg.Engine.Limits, Logger: n.cfg.Logger,
 	})
 	if err != nil {
@@ -117,6 +117,10 @@ func (n *Node) openEngine(ctx context.Context) error {
 	n.signatures.pool = n.pool
 	return nil
 }
+
+// reserved workers are only for accesses that somebody waits for. They come on
+// top of one per core, so that scans use all cores when nobody waits.
+const reserved = 1
 
 func (n *Node) workers() int {
 	if n.cfg.Engine.Workers > 0 {
@@ -186,7 +190,14 @@ func (n *Node) openResponse(ctx context.Context) (err error) {
 			Advice: "Nothing is lost. Correct the cause (disk full, mount missing) and restart.",
 		})
 	}
-	return n.desk.Recovered(ctx, n.spool.Finding, recovered)
+	if err := n.desk.Recovered(ctx, n.spool.Finding, recovered); err != nil {
+		return err
+	}
+	left, err := n.spool.Interrupted(ctx, casework.Interrupted)
+	if left > 0 {
+		n.cfg.Logger.WarnContext(ctx, "findings wait for a person: the service stopped before it could act on them", slog.Int("count", left))
+	}
+	return err
 }
 
 // rescan inspects a file before it is restored.

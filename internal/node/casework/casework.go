@@ -74,12 +74,25 @@ func (d *Desk) Open(ctx context.Context, c guard.Case) error {
 		return nil
 	default:
 	}
-	c.Finding.State = threat.Waiting
-	c.Finding.Decisions = append(c.Finding.Decisions, threat.Decision{
-		Action: threat.Quarantine, By: "policy:" + c.Finding.Policy, At: time.Now().UTC(), Result: response.ResultPending,
-		Reason: "too many findings at once", Detail: "access stays denied; decide by hand",
-	})
+	wait(&c.Finding, "too many findings at once")
 	return d.Records.Update(ctx, &c.Finding)
+}
+
+// wait makes a finding wait for a person.
+func wait(f *threat.Finding, why string) {
+	f.State = threat.Waiting
+	f.Decisions = append(f.Decisions, threat.Decision{
+		Action: threat.Quarantine, By: "policy:" + f.Policy, At: time.Now().UTC(), Result: response.ResultPending,
+		Reason: why, Detail: "access stays denied; decide by hand",
+	})
+	bound(f)
+}
+
+// Interrupted makes findings wait for a person that were recorded before a
+// crash and not acted upon: who made the access, and what the policy wanted,
+// ended with the service.
+func Interrupted(f *threat.Finding) {
+	wait(f, "the service stopped before it could act")
 }
 
 // Run carries responses out, one after the other, until ctx ends.
@@ -139,11 +152,15 @@ func target(c guard.Case) response.Target {
 // use as well.
 func inImage(layer string) bool { return layer != "" && layer != workload.LayerUpper }
 
-// store writes the finding and the quarantine item it led to.
-func (d *Desk) store(ctx context.Context, f *threat.Finding) error {
+func bound(f *threat.Finding) {
 	if n := len(f.Decisions); n > maxDecisions {
 		f.Decisions = append(f.Decisions[:10:10], f.Decisions[n-maxDecisions+10:]...)
 	}
+}
+
+// store writes the finding and the quarantine item it led to.
+func (d *Desk) store(ctx context.Context, f *threat.Finding) error {
+	bound(f)
 	if err := d.Records.Update(ctx, f); err != nil {
 		return err
 	}

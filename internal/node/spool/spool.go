@@ -31,7 +31,8 @@ type Spool struct {
 	// and its batches are newer all the same.
 	id string
 	// more wakes the uploader; it never holds more than one token.
-	more chan struct{}
+	more    chan struct{}
+	maxOpen int
 }
 
 // Open opens or creates spool.db in dir. The caller closes it.
@@ -45,7 +46,7 @@ func Open(ctx context.Context, dir string) (*Spool, error) {
 		return nil, err
 	}
 	db.SetMaxOpenConns(1) // one writer: no lock to wait for
-	s := &Spool{db: db, more: make(chan struct{}, 1)}
+	s := &Spool{db: db, more: make(chan struct{}, 1), maxOpen: maxOpen}
 	if s.id, err = s.identity(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -80,18 +81,26 @@ func FindingKey(f *threat.Finding) string {
 	return f.Workload.ID + "\x00" + f.Location.Path + "\x00" + f.Object.String()
 }
 
+// maxOpen is how many findings one workload may have open. What it causes
+// beyond that are occurrences of one more finding: a container that makes
+// malicious files for ever must not fill the disk of the node.
+const maxOpen = 10_000
+
+// crowdKey is the key of that finding.
+func crowdKey(f *threat.Finding) string { return f.Workload.ID + "\x00" }
+
 // Record stores a finding durably and queues it for upload. If the same
 // finding is open already, it becomes a further occurrence of that one: f gets
-// its id, first time and decisions, and its count grows; known tells so.
+// its id, first time and decisions, and its count grows; known tells so. Until
+// it is updated it counts as not acted upon.
 func (s *Spool) Record(ctx context.Context, f *threat.Finding) (known bool, err error) {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return false, fmt.Errorf("recording finding: %w", err)
 	}
 	defer tx.Rollback()
-	key := FindingKey(f)
-	var payload []byte
-	switch err := tx.QueryRowContext(ctx, "SELECT payload FROM finding WHERE key = ?", key).Scan(&payload); {
+	key, payload, err := s.find(ctx, tx, f)
+	switch {
 	case err == nil:
 		var old threat.Finding
 		if err := json.Unmarshal(payload, &old); err != nil {
@@ -107,7 +116,7 @@ func (s *Spool) Record(ctx context.Context, f *threat.Finding) (known bool, err 
 	default:
 		return false, fmt.Errorf("recording finding: %w", err)
 	}
-	if err := put(ctx, tx, key, f); err != nil {
+	if err := put(ctx, tx, key, f, true); err != nil {
 		return false, fmt.Errorf("recording finding: %w", err)
 	}
 	if err := tx.Commit(); err != nil {
@@ -115,6 +124,25 @@ func (s *Spool) Record(ctx context.Context, f *threat.Finding) (known bool, err 
 	}
 	s.wake()
 	return known, nil
+}
+
+// find returns the stored finding that f is an occurrence of, or the key for a
+// new one with sql.ErrNoRows.
+func (s *Spool) find(ctx context.Context, tx *sql.Tx, f *threat.Finding) (key string, payload []byte, err error) {
+	const read = "SELECT payload FROM finding WHERE key = ?"
+	key = FindingKey(f)
+	if err = tx.QueryRowContext(ctx, read, key).Scan(&payload); !errors.Is(err, sql.ErrNoRows) {
+		return key, payload, err
+	}
+	var open int
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM finding WHERE key > ? AND key < ? LIMIT ?)",
+		f.Workload.ID+"\x00", f.Workload.ID+"\x01", s.maxOpen).Scan(&open); err != nil {
+		return key, nil, err
+	}
+	if open >= s.maxOpen {
+		key = crowdKey(f)
+	}
+	return key, payload, tx.QueryRowContext(ctx, read, key).Scan(&payload)
 }
 
 func merge(f, old *threat.Finding) {
@@ -145,7 +173,7 @@ func (s *Spool) Update(ctx context.Context, f *threat.Finding) error {
 		if err := enqueue(ctx, tx, "finding", f.ID, f); err != nil {
 			return err
 		}
-	} else if err := put(ctx, tx, FindingKey(f), f); err != nil {
+	} else if err := update(ctx, tx, f); err != nil {
 		return fmt.Errorf("updating finding: %w", err)
 	}
 	if err := tx.Commit(); err != nil {
@@ -180,16 +208,80 @@ func (s *Spool) Finding(ctx context.Context, id string) (threat.Finding, bool, e
 	return f, true, nil
 }
 
-func put(ctx context.Context, tx *sql.Tx, key string, f *threat.Finding) error {
+// update stores a finding under the key it was recorded with.
+func update(ctx context.Context, tx *sql.Tx, f *threat.Finding) error {
+	key := FindingKey(f)
+	err := tx.QueryRowContext(ctx, "SELECT key FROM finding WHERE id = ?", f.ID).Scan(&key)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	return put(ctx, tx, key, f, false)
+}
+
+// put stores a finding; pending says that it is still to be acted upon.
+func put(ctx context.Context, tx *sql.Tx, key string, f *threat.Finding, pending bool) error {
 	payload, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO finding (key, id, payload) VALUES (?, ?, ?)
-		ON CONFLICT (key) DO UPDATE SET payload = excluded.payload, id = excluded.id`, key, f.ID, payload); err != nil {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO finding (key, id, payload, pending) VALUES (?, ?, ?, ?)
+		ON CONFLICT (key) DO UPDATE SET payload = excluded.payload, id = excluded.id, pending = excluded.pending`,
+		key, f.ID, payload, pending); err != nil {
 		return err
 	}
 	return enqueue(ctx, tx, "finding", f.ID, f)
+}
+
+// Interrupted changes and stores all findings that were recorded and never
+// updated: a crash came before anything was done about them. It is called
+// before the first Record.
+func (s *Spool) Interrupted(ctx context.Context, change func(*threat.Finding)) (n int, err error) {
+	for {
+		some, err := s.interrupted(ctx, change)
+		n += some
+		if err != nil || some == 0 {
+			return n, err
+		}
+	}
+}
+
+// interrupted does so for some hundred of them in one transaction.
+func (s *Spool) interrupted(ctx context.Context, change func(*threat.Finding)) (int, error) {
+	fail := func(err error) (int, error) { return 0, fmt.Errorf("looking for unfinished findings: %w", err) }
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return fail(err)
+	}
+	defer tx.Rollback()
+	rows, err := tx.QueryContext(ctx, "SELECT payload FROM finding WHERE pending LIMIT 500")
+	if err != nil {
+		return fail(err)
+	}
+	defer rows.Close()
+	var all []threat.Finding
+	for rows.Next() {
+		var payload []byte
+		if err := rows.Scan(&payload); err != nil {
+			return fail(err)
+		}
+		if err := appendTo(&all, payload); err != nil {
+			return fail(err)
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return fail(err)
+	}
+	for i := range all {
+		change(&all[i])
+		if err := update(ctx, tx, &all[i]); err != nil {
+			return fail(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return fail(err)
+	}
+	s.wake()
+	return len(all), nil
 }
 
 // enqueue replaces an older version that was not uploaded yet and takes a new
