@@ -4,8 +4,11 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +20,7 @@ import (
 
 	"github.com/lazaret/lazaret/api"
 	"github.com/lazaret/lazaret/internal/threat"
+	"github.com/lazaret/lazaret/internal/workload/containerdtest"
 )
 
 // workers returns the pids of the service's sandboxed processes.
@@ -74,57 +78,108 @@ func testKilledWorker(t *testing.T, s *stand) {
 	})
 }
 
+// crowd starts processes in a container that open its files 10,000 times in
+// all, calls then in the middle of it, and returns how long the slowest open of
+// each took.
+func (s *stand) crowd(t *testing.T, c *containerdtest.Container, paths []string, then func()) []time.Duration {
+	t.Helper()
+	const actors, each = 10, 1000
+	dir := filepath.Join(s.bind, t.Name())
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	results := make([]string, actors)
+	var all sync.WaitGroup
+	for i := range actors {
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			r, err := c.Exec(ctx, "/bin/actor", fmt.Sprintf("crowd:%d:/srv/%s", each, t.Name()), paths[i%len(paths)])
+			results[i] = strings.TrimSpace(r.Stdout)
+			if err != nil || r.Code != 0 {
+				results[i] = fmt.Sprint(err, r.Stderr)
+			}
+		})
+	}
+	s.within(t, 30*time.Second, "all are there", func() bool {
+		there, err := filepath.Glob(filepath.Join(dir, "there*"))
+		return err == nil && len(there) == actors
+	})
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "go"), nil, 0o644))
+	time.Sleep(100 * time.Millisecond)
+	then()
+	all.Wait()
+	out := make([]time.Duration, actors)
+	for i, r := range results {
+		var err error
+		out[i], err = time.ParseDuration(r)
+		require.NoError(t, err, r)
+	}
+	return out
+}
+
+// malicious writes files that are denied, each with its finding.
+func (s *stand) malicious(t *testing.T, c *containerdtest.Container, first int) []string {
+	t.Helper()
+	var paths []string
+	for i := range 5 {
+		path := "/tmp/before" + strconv.Itoa(i)
+		require.Equal(t, "ok", act(t, c, "write:"+eicar(first+i), path))
+		require.Equal(t, "EPERM", act(t, c, "open", path))
+		paths = append(paths, path)
+	}
+	return paths
+}
+
 // testKilledService: the service is killed in the middle of 10,000 opens.
 // Nobody waits longer than the deadline and the hold, it comes back by itself,
 // and no finding is lost.
 func testKilledService(t *testing.T, s *stand) {
 	c := s.container(t, imageClean, "deny")
-	for i := range 5 {
-		path := "/tmp/before" + strconv.Itoa(i)
-		require.Equal(t, "ok", act(t, c, "write:"+eicar(80+i), path))
-		require.Equal(t, "EPERM", act(t, c, "open", path))
-	}
-	require.Equal(t, "ok", act(t, c, "write:harmless", "/tmp/good"))
 	// A finding is durable before its access is denied: the manager need not
 	// have seen it.
-	const actors, each = 10, 1000
-	results := make([]string, actors)
-	var all sync.WaitGroup
-	for i := range actors {
-		path := "/tmp/good"
-		if i%2 == 1 {
-			path = "/tmp/before" + strconv.Itoa(i/2)
-		}
-		all.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			r, err := c.Exec(ctx, "/bin/actor", fmt.Sprintf("slowest:%d", each), path)
-			results[i] = strings.TrimSpace(r.Stdout)
-			if err != nil {
-				results[i] = err.Error()
-			}
-		})
-	}
-	old, killed := s.service(t), time.Now().Add(150*time.Millisecond)
-	time.Sleep(time.Until(killed))
-	require.NoError(t, unix.Kill(old, unix.SIGKILL))
-	all.Wait()
-	for _, r := range results {
-		worst, err := time.ParseDuration(r)
-		require.NoError(t, err, r)
-		require.Less(t, worst, deadline+2*time.Second)
+	bad := s.malicious(t, c, 80)
+	require.Equal(t, "ok", act(t, c, "write:harmless", "/tmp/good"))
+	old := s.service(t)
+	var killed time.Time
+	slowest := s.crowd(t, c, append(slices.Clone(bad), "/tmp/good"), func() {
+		killed = time.Now()
+		require.NoError(t, unix.Kill(old, unix.SIGKILL))
+	})
+	for _, d := range slowest {
+		require.Less(t, d, deadline+2*time.Second)
 	}
 	s.within(t, 20*time.Second, "the service is back", func() bool {
 		now := children(s.daemon.Process.Pid)
 		return len(now) == 1 && now[0] != old
 	})
 	s.ready(t, killed)
-	for i := range 5 {
-		path := "/tmp/before" + strconv.Itoa(i)
+	for _, path := range bad {
 		s.finding(t, c, path, func(*threat.Finding) bool { return true })
 		require.Equal(t, "EPERM", act(t, c, "open", path), "protection is back")
 	}
 	require.Equal(t, "ok", act(t, c, "open", "/tmp/good"))
+}
+
+// testKilledSupervisor: without its supervisor the service ends and nobody
+// hangs; after a new start everything is there.
+func testKilledSupervisor(t *testing.T, s *stand) {
+	c := s.container(t, imageClean, "deny")
+	bad := s.malicious(t, c, 100)
+	service := s.service(t)
+	for _, d := range s.crowd(t, c, bad, func() {
+		require.NoError(t, s.daemon.Process.Kill())
+		<-s.exited
+	}) {
+		require.Less(t, d, deadline+2*time.Second)
+	}
+	s.within(t, 20*time.Second, "the service ends", func() bool {
+		return errors.Is(unix.Kill(service, 0), unix.ESRCH)
+	})
+	require.NoError(t, s.log.Close())
+	s.start(t)
+	for _, path := range bad {
+		s.finding(t, c, path, func(*threat.Finding) bool { return true })
+		require.Equal(t, "EPERM", act(t, c, "open", path), "protection is back")
+	}
 }
 
 // testRestart: a stop and a start keep findings, quarantine and a provable

@@ -5,7 +5,6 @@ package e2e
 import (
 	"fmt"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -40,6 +39,7 @@ func TestHost(t *testing.T) {
 		{"SignatureSwap", testSignatureSwap},
 		{"KilledWorker", testKilledWorker},
 		{"KilledService", testKilledService},
+		{"KilledSupervisor", testKilledSupervisor},
 		{"Restart", testRestart},
 	} {
 		if !t.Run(c.name, func(t *testing.T) {
@@ -89,5 +89,4 @@ func (s *stand) policies(t *testing.T) {
 		time.Sleep(200 * time.Millisecond) // unless it is in force, the file is taken
 		return act(t, c, "open", "/tmp/probe") == "ok"
 	})
-	require.NotEmpty(t, strings.TrimSpace(s.tail(100)))
 }

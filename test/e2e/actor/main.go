@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -15,6 +16,8 @@ import (
 //
 //	for:DURATION   opens the file again and again, prints how often each
 //	               result came and how long the slowest open took
+//	crowd:N:DIR    makes a file in DIR, waits there for the file "go" and opens
+//	               the file N times; prints how long the slowest open took
 func main() {
 	if len(os.Args) != 3 {
 		fmt.Fprintln(os.Stderr, "usage: actor VERB PATH")
@@ -30,7 +33,32 @@ func main() {
 		fmt.Println(repeat(d, path))
 		return
 	}
+	if rest, ok := strings.CutPrefix(verb, "crowd:"); ok {
+		n, dir, _ := strings.Cut(rest, ":")
+		if err := wait(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		verb = "slowest:" + n
+	}
 	fmt.Println(loopfs.Perform(verb, path))
+}
+
+// wait says that this process is there and returns when all are to begin.
+func wait(dir string) error {
+	f, err := os.CreateTemp(dir, "there")
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(dir + "/go"); err == nil {
+			return nil
+		}
+	}
+	return errors.New("nobody said when to begin")
 }
 
 func repeat(d time.Duration, path string) string {
