@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,7 +26,12 @@ const localRoot = "user:root (local)"
 type peerKey struct{}
 
 // peer is what the kernel says about the other end of a unix socket.
-type peer struct{ uid uint32 }
+type peer struct {
+	uid uint32
+	// foreign says that its process lives in other namespaces: it is root of a
+	// container that was given the socket, not of this machine.
+	foreign bool
+}
 
 // connContext remembers the peer's uid of unix connections.
 func connContext(ctx context.Context, c net.Conn) context.Context {
@@ -42,7 +49,23 @@ func connContext(ctx context.Context, c net.Conn) context.Context {
 	}); cerr != nil || err != nil {
 		return ctx
 	}
-	return context.WithValue(ctx, peerKey{}, peer{uid: cred.Uid})
+	return context.WithValue(ctx, peerKey{}, peer{uid: cred.Uid, foreign: !kindred(cred.Pid)})
+}
+
+// kindred reports whether a process has our pid and user namespaces. Processes
+// outside of our pid namespace are 0 to us.
+func kindred(pid int32) bool {
+	for _, ns := range []string{"pid", "user"} {
+		own, err := os.Readlink("/proc/self/ns/" + ns)
+		if err != nil {
+			return false
+		}
+		theirs, err := os.Readlink("/proc/" + strconv.Itoa(int(pid)) + "/ns/" + ns)
+		if err != nil || theirs != own {
+			return false
+		}
+	}
+	return true
 }
 
 // identify finds out who is calling. Credentials that are sent and wrong are
@@ -67,7 +90,7 @@ func (m *Manager) identify(r *http.Request) (authz.Principal, error) {
 	if c, err := r.Cookie(cookieName); err == nil {
 		return m.bySecret(r.Context(), p, c.Value, true)
 	}
-	if overUnix && unixPeer.uid == 0 {
+	if overUnix && unixPeer.uid == 0 && !unixPeer.foreign {
 		p.Name, p.Roles = localRoot, []authz.Role{authz.Local}
 	}
 	return p, nil

@@ -80,10 +80,16 @@ func TestPeerCredentialsOfOthers(t *testing.T) {
 		require.Equal(t, want, p.Name)
 		require.True(t, p.Local)
 	}
+	// root of a container that the socket was mounted into
+	p, err := b.identify(newRequest(t, context.WithValue(t.Context(), peerKey{}, peer{foreign: true}), b.url))
+	require.NoError(t, err)
+	require.Empty(t, p.Name)
+	require.True(t, kindred(int32(os.Getpid())))
+	require.False(t, kindred(0), "outside of our pid namespace")
 	// root with a token is the token's user: what they do is theirs.
 	req := newRequest(t, context.WithValue(t.Context(), peerKey{}, peer{}), b.url)
 	req.Header.Set("Authorization", "Bearer "+b.secrets["anna"])
-	p, err := b.identify(req)
+	p, err = b.identify(req)
 	require.NoError(t, err)
 	require.Equal(t, "user:anna", p.Name)
 	req = newRequest(t, t.Context(), b.url)
