@@ -156,6 +156,13 @@ func (g *gate) finish(ctx context.Context, w *statusWriter, c *call) {
 	if c.rule.Audit != authz.Changes || c.audited || w.status == http.StatusTooManyRequests {
 		return
 	}
+	// Public routes fail for strangers too, who must not fill the disk.
+	if !c.principal.Known() {
+		if ok, _ := g.m.denials.Allow(c.principal.From + " "); !ok {
+			g.m.metrics.suppressed.Inc()
+			return
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTimeout)
 	defer cancel()
 	err := g.m.store.Update(ctx, func(tx *store.Tx) error {

@@ -84,7 +84,9 @@ func (m *Manager) login(ctx context.Context, in *loginIn) (*loginOut, error) {
 		return nil, problem(http.StatusUnauthorized, api.ProblemUnknown, "name or password is wrong")
 	}
 	c.target = "user/" + in.Body.Name
-	if err := m.attempt("name "+in.Body.Name, "from "+c.principal.From); err != nil {
+	// The address first: names that one stranger makes up must not use up the
+	// limiter's memory, which would lock everybody out.
+	if err := m.attempt("from "+c.principal.From, "name "+in.Body.Name); err != nil {
 		return nil, err
 	}
 	u, err := m.store.User(ctx, in.Body.Name)

@@ -56,7 +56,7 @@ func (m *Manager) runImport(ctx context.Context, body io.Reader, in *importIn) (
 		return api.ImportReport{}, fmt.Errorf("making import directory: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	if err := untar(body, dir); err != nil {
+	if err := untar(body, dir, maxImport); err != nil {
 		return api.ImportReport{}, err
 	}
 	by := callOf(ctx).principal.Name
@@ -85,18 +85,19 @@ func (m *Manager) published(ctx context.Context, target, reason string, about an
 }
 
 // untar writes the regular files of a tar archive below dir. Names that leave
-// it, links and devices are refused; the body's size is bounded by its reader.
-func untar(r io.Reader, dir string) error {
+// it, links and devices are refused. The body's size is bounded by its reader,
+// that of the files here: a sparse one may be all holes.
+func untar(r io.Reader, dir string, room int64) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return fmt.Errorf("opening import directory: %w", err)
 	}
 	defer root.Close()
 	t := tar.NewReader(r)
-	for n := 0; ; {
+	for files := 0; ; {
 		h, err := t.Next()
 		switch {
-		case errors.Is(err, io.EOF) && n == 0:
+		case errors.Is(err, io.EOF) && files == 0:
 			return invalid("the archive has no files")
 		case errors.Is(err, io.EOF):
 			return nil
@@ -109,7 +110,7 @@ func untar(r io.Reader, dir string) error {
 		case !filepath.IsLocal(h.Name):
 			return invalid("%q in the archive leaves its directory", h.Name)
 		}
-		if n++; n > maxSources {
+		if files++; files > maxSources {
 			return invalid("the archive has more than %d files", maxSources)
 		}
 		if err := root.MkdirAll(filepath.Dir(h.Name), 0o700); err != nil {
@@ -119,9 +120,12 @@ func untar(r io.Reader, dir string) error {
 		if err != nil {
 			return invalid("%q in the archive cannot be written: %v", h.Name, err)
 		}
-		_, err = io.Copy(f, t)
+		n, err := io.Copy(f, io.LimitReader(t, room+1))
 		if err = errors.Join(err, f.Close()); err != nil {
 			return archiveError(err)
+		}
+		if room -= n; room < 0 {
+			return invalid("the files in the archive are too large")
 		}
 	}
 }
