@@ -23,6 +23,7 @@ import (
 	"github.com/lazaret/lazaret/internal/workload/bare"
 	"github.com/lazaret/lazaret/internal/workload/containerd"
 	"github.com/lazaret/lazaret/internal/workload/containerdtest"
+	"github.com/lazaret/lazaret/internal/workload/mounts"
 )
 
 // seen is one open that the kernel asked about, resolved while the opener waited.
@@ -222,6 +223,13 @@ func TestContainer(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, volume.place.HostPath, h.Path)
 
+	w.holders(t, []holder{
+		{upper, upper.name, id, "/data/upper"},
+		{volume, volume.name, id, "/srv/b"},                      // as the container saw it
+		{volume, volume.place.HostPath, workload.HostID, h.Path}, // as the host saw it
+		{exe, exe.name, id, "/bin/busybox"},
+	})
+
 	systems, err := w.resolver.Backing()
 	require.NoError(t, err)
 	var points []string
@@ -253,6 +261,27 @@ func TestContainer(t *testing.T) {
 	}
 	require.Positive(t, starts)
 	require.Positive(t, stops)
+}
+
+// holder is who must be found for a file whose process is gone.
+type holder struct {
+	seen     seen
+	name     string // of the event's descriptor
+	id, path string
+}
+
+func (w *world) holders(t *testing.T, all []holder) {
+	t.Helper()
+	for _, h := range all {
+		st := stat(t, h.seen.place.HostPath)
+		who, p, err := w.resolver.Holder(h.name, st.Dev, st.Ino)
+		require.NoError(t, err, h.name)
+		require.Equal(t, h.id, who.ID, h.name)
+		require.Equal(t, h.path, p.Path)
+		require.Equal(t, "node1", who.Node)
+		_, _, err = w.resolver.Holder(h.name, st.Dev, st.Ino+1_000_000)
+		require.ErrorIs(t, err, mounts.ErrNotFound, "another file of that name")
+	}
 }
 
 // Without events (they come late or the inventory is not connected yet) the

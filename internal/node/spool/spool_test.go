@@ -156,3 +156,22 @@ func TestKill(t *testing.T) {
 	}
 	require.NotEmpty(t, seen)
 }
+
+// TestProcessKept: an occurrence that does not know its process keeps the one
+// before.
+func TestProcessKept(t *testing.T) {
+	t.Parallel()
+	s, err := Open(t.Context(), t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	for _, c := range []struct{ pid, want int }{{7, 7}, {0, 7}, {8, 8}} {
+		f := finding(1)
+		f.Process = nil
+		if c.pid != 0 {
+			f.Process = &threat.Process{PID: c.pid}
+		}
+		_, err := s.Record(t.Context(), &f)
+		require.NoError(t, err)
+		require.Equal(t, c.want, f.Process.PID)
+	}
+}
