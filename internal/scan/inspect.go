@@ -36,6 +36,12 @@ func (s *Service) Inspect(ctx context.Context, req Request) (Report, error) {
 			s.note(&req, &r)
 			return r, nil
 		}
+		req.Volatile = !steady(req.File)
+	}
+	flight := fileFlight{key: req.Key, limits: req.Limits}
+	if req.Volatile || !settled(req.Key, time.Now()) {
+		// Another inspection with this key may have read another content.
+		flight.alone = s.alone.Add(1)
 	}
 	// A person waits for on-demand work; it yields to accesses in the queue only.
 	if s.cfg.Budget != nil && req.Priority == Scheduled {
@@ -46,7 +52,7 @@ func (s *Service) Inspect(ctx context.Context, req Request) (Report, error) {
 		defer func() { s.worked.Store(int64(time.Since(start))) }()
 	}
 	u := queue.NewUrgency(req.Priority)
-	r, lead, err := s.files.do(ctx, s.life, fileFlight{req.Key, req.Limits}, u, func() (func(context.Context, *queue.Urgency) (Report, error), error) {
+	r, lead, err := s.files.do(ctx, s.life, flight, u, func() (func(context.Context, *queue.Urgency) (Report, error), error) {
 		f, err := dup(req.File)
 		if err != nil {
 			return nil, err

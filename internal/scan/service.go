@@ -84,6 +84,7 @@ type Service struct {
 	// then does not bring the forgotten version back.
 	forgets [256]atomic.Uint32
 	stats   counters
+	alone   atomic.Uint64
 	worked  atomic.Int64 // nanoseconds of the last scheduled inspection
 
 	countAfter time.Duration // when a scan starts to count ahead
@@ -92,6 +93,7 @@ type Service struct {
 type fileFlight struct {
 	key    event.FileKey
 	limits engine.Limits
+	alone  uint64 // not 0: the key does not name the content, nobody may join
 }
 
 // finding is what is known about a content.
