@@ -19,7 +19,7 @@ type corpus struct {
 }
 
 const (
-	corpusFiles = 4000
+	corpusFiles = 8000
 	corpusBytes = 200 << 20
 	corpusLarge = 32 << 20 // larger files are left out
 )

@@ -14,7 +14,7 @@ import (
 var (
 	ruleBegins = regexp.MustCompile(`(?m)^\s*(?:(?:private|global)\s+)*rule\s+\w+`)
 	textString = regexp.MustCompile(`(?m)^\s*\$\w*\s*=\s*"((?:[^"\\\n]|\\.)*)"(.*)$`)
-	hexString  = regexp.MustCompile(`(?m)^\s*\$\w*\s*=\s*\{([0-9A-Fa-f \t]+)\}`)
+	hexString  = regexp.MustCompile(`(?m)^\s*\$\w*\s*=\s*\{([0-9A-Fa-f?\s]+)\}`)
 )
 
 // positives writes files that many rules match: for every n-th rule one with
@@ -67,7 +67,7 @@ func strung(rule string) []byte {
 		b = append(append(b, s...), '\n')
 	}
 	for _, m := range hexString.FindAllStringSubmatch(rule, -1) {
-		if raw, err := hex.DecodeString(strings.Join(strings.Fields(m[1]), "")); err == nil {
+		if raw, err := hex.DecodeString(strings.ReplaceAll(strings.Join(strings.Fields(m[1]), ""), "?", "0")); err == nil {
 			b = append(append(b, raw...), '\n')
 		}
 	}

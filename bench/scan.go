@@ -109,7 +109,6 @@ func againstYara(ctx context.Context, l *lab, c *corpus, p *report.Part) error {
 	megabytes := float64(c.bytes) / 1e6
 	p.Note("%.0f MB/s and %.0f files/s in the first scan; yara %.0f MB/s and %.0f files/s.",
 		megabytes/first.Median(), float64(len(c.list))/first.Median(), megabytes/yara.Median(), float64(len(c.list))/yara.Median())
-	p.Note("The daemon keeps one core's worker for accesses that somebody waits for; yara uses all cores.")
 	return compare(ctx, l, d, c, rules, p)
 }
 

@@ -77,7 +77,8 @@ type Failure struct {
 type Engine struct {
 	// Program is the path of lazaret-engine; default: beside lazaret.
 	Program string `yaml:"program"`
-	// Workers is the number of sandboxed processes; default: one per core.
+	// Workers is the number of sandboxed processes; default: one per core. One
+	// more inspects only what somebody waits for.
 	Workers int `yaml:"workers"`
 	// Memory limits one worker, bytes of resident memory.
 	Memory int64         `yaml:"memory"`

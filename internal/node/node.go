@@ -131,7 +131,7 @@ func (n *Node) workers() int {
 
 func (n *Node) openScans(ctx context.Context) (err error) {
 	n.scans, err = scan.New(scan.Config{
-		Dir: n.dir, Inspector: n.pool, Epoch: n.signatures.epoch, Workers: n.workers(), Reserve: min(1, n.workers()-1),
+		Dir: n.dir, Inspector: n.pool, Epoch: n.signatures.epoch, Workers: n.workers() + reserved, Reserve: reserved,
 		Budget:     budget.New(budget.Config{Conditions: n.cfg.Conditions}),
 		Conditions: n.cfg.Conditions, Logger: n.cfg.Logger,
 	})
