@@ -105,6 +105,13 @@ func (p *fakePipeline) Inspect(_ context.Context, r io.ReaderAt, size int64, _ e
 				return err
 			}
 		}
+	case "long-members":
+		for range n {
+			if err := emit(threat.Object{Member: strings.Repeat("m", 4000), Verdict: threat.Clean}); err != nil {
+				return err
+			}
+		}
+		return emit(threat.Object{Member: strings.Repeat("m", 4000), Verdict: threat.Malicious})
 	case "found-then-hang":
 		bad := threat.Object{Member: strings.Repeat("m", maxEncoded/2), Verdict: threat.Malicious}
 		for range 4 {
@@ -160,6 +167,16 @@ func fakeLiar() error {
 			answer = appendObject(answer, []byte(`{"verdict":"fine"}`))
 		case "empty message":
 			answer = []byte{msgDone}
+		case "endless names":
+			long, err := json.Marshal(threat.Object{Verdict: threat.Clean, Member: strings.Repeat("m", 60000)})
+			if err != nil {
+				return err
+			}
+			for {
+				if err := send(3, appendObject(beginAnswer(nil, id, ""), long)); err != nil {
+					return err
+				}
+			}
 		case "endless":
 			for {
 				if err := send(3, appendObject(beginAnswer(nil, id, ""), clean)); err != nil {

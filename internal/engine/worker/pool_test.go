@@ -101,6 +101,31 @@ func TestManyMembersAreComplete(t *testing.T) {
 	require.Equal(t, threat.Suspicious, r.Verdict())
 }
 
+// An archive of long names must not fill the memory of the service; what is
+// bad in it is told all the same.
+func TestLongNamesAreBounded(t *testing.T) {
+	t.Parallel()
+	p := newPool(t, nil)
+	r := inspect(t, p, "long-members 20000", engine.Limits{})
+	require.Equal(t, threat.Malicious, r.Verdict())
+	told := 0
+	for i := range r.Objects {
+		told += len(r.Objects[i].Member)
+	}
+	require.Less(t, told, maxDetail+maxMessage)
+	require.Equal(t, threat.Malicious, r.Objects[len(r.Objects)-1].Verdict)
+	require.Zero(t, p.Stats().Crashes)
+}
+
+// A worker that was taken over does not get to fill it either.
+func TestEndlessNames(t *testing.T) {
+	t.Parallel()
+	p := newPool(t, func(c *Config) { c.Args = []string{"fake-liar"}; c.Processes = 1 })
+	r := inspect(t, p, "endless names", engine.Limits{})
+	require.Equal(t, threat.ReasonEngineCrashed, reason(r))
+	require.LessOrEqual(t, len(r.Objects), maxAnswer/60000)
+}
+
 func TestCrashTwiceIsSuspicious(t *testing.T) {
 	t.Parallel()
 	p := newPool(t, nil)

@@ -63,6 +63,7 @@ type server struct {
 	in, oob []byte
 	out     []byte
 	largest int64 // object of the file under inspection, in bytes
+	said    int   // bytes of objects in its answer
 }
 
 // largeObject is the size in bytes from which on the memory an object took is
@@ -115,7 +116,7 @@ func (s *server) run(loaded *Loaded) error {
 		if err != nil || len(fds) != 1 {
 			return fmt.Errorf("receiving a request: %w", errMalformed)
 		}
-		busy, s.largest = true, 0
+		busy, s.largest, s.said = true, 0, 0
 		if err := s.inspect(loaded.Pipeline, id, fds[0], limits); err != nil {
 			return err
 		}
@@ -132,10 +133,17 @@ func (s *server) inspect(p Pipeline, id uint64, fd int, limits engine.Limits) er
 	var lost error // of the socket: the pool is gone
 	emit := func(o threat.Object) error {
 		s.largest = max(s.largest, o.Size)
+		if s.said > maxDetail {
+			if o.Verdict == threat.Clean && o.Member != "" && len(o.Detections) == 0 {
+				return nil // it was inspected, only its name is not told
+			}
+			o = *reduce(&o, 1)
+		}
 		encoded, err := encode(&o)
 		if err != nil {
 			return err
 		}
+		s.said += len(encoded)
 		if len(s.out)+4+len(encoded) > maxMessage {
 			if lost = send(s.fd, s.out); lost != nil {
 				return lost
@@ -175,6 +183,11 @@ func (s *server) inspect(p Pipeline, id uint64, fd int, limits engine.Limits) er
 }
 
 var errNotRegular = errors.New("not a regular file")
+
+// maxDetail is how many bytes of objects an answer has in full. The members of
+// nested archives with long names would fill hundreds of megabytes of the
+// memory of whoever reads it.
+const maxDetail = 32 << 20
 
 // maxEncoded leaves room for the header of a message.
 const maxEncoded = maxMessage - answerHeader - 4 - 1<<10

@@ -216,9 +216,13 @@ func (s *slot) exchange(w *process, t *task) exchanged {
 	return o
 }
 
+// maxAnswer bounds the answers about one file: what a worker says that is not
+// itself any more must not fill our memory.
+const maxAnswer = 4 * maxDetail
+
 // collect reads the answers to the worker's last request.
 func (s *slot) collect(w *process, most int, o *exchanged) {
-	for {
+	for said := 0; ; {
 		n, err := w.conn.Read(s.buffer)
 		var a answer
 		if err == nil {
@@ -226,6 +230,9 @@ func (s *slot) collect(w *process, most int, o *exchanged) {
 		}
 		if err == nil && a.id != w.nextID {
 			err = fmt.Errorf("answer to request %d instead of %d", a.id, w.nextID)
+		}
+		if said += n; err == nil && said > maxAnswer {
+			err = fmt.Errorf("more than %d bytes", maxAnswer)
 		}
 		if err == nil && len(o.objects)+len(a.objects) > most {
 			err = fmt.Errorf("more than %d objects", most)
