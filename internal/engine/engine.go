@@ -50,7 +50,7 @@ type Limits struct {
 	Time       time.Duration `json:"time,omitempty" yaml:"time,omitempty"`              // wall time for one file
 }
 
-// DefaultLimits are the limits of notes measured for servers and containers.
+// DefaultLimits are the limits for servers and containers.
 func DefaultLimits() Limits {
 	return Limits{
 		Depth: 8, Members: 100_000, MemberSize: 64 << 20, Total: 256 << 20,
@@ -59,28 +59,22 @@ func DefaultLimits() Limits {
 }
 
 // WithDefaults returns the limits with zero fields replaced by the defaults.
-func (l Limits) WithDefaults() Limits {
-	d := DefaultLimits()
-	set := func(v *int64, def int64) {
-		if *v <= 0 {
-			*v = def
-		}
+func (l Limits) WithDefaults() Limits { return l.Or(DefaultLimits()) }
+
+// Or returns the limits with the fields that are not set replaced by those of d.
+func (l Limits) Or(d Limits) Limits {
+	return Limits{
+		Depth: or(l.Depth, d.Depth), Members: or(l.Members, d.Members), MemberSize: or(l.MemberSize, d.MemberSize),
+		Total: or(l.Total, d.Total), Ratio: or(l.Ratio, d.Ratio), RatioAfter: or(l.RatioAfter, d.RatioAfter),
+		Buffer: or(l.Buffer, d.Buffer), Time: or(l.Time, d.Time),
 	}
-	if l.Depth <= 0 {
-		l.Depth = d.Depth
+}
+
+func or[T int | int64 | time.Duration](v, d T) T {
+	if v > 0 {
+		return v
 	}
-	if l.Members <= 0 {
-		l.Members = d.Members
-	}
-	if l.Time <= 0 {
-		l.Time = d.Time
-	}
-	set(&l.MemberSize, d.MemberSize)
-	set(&l.Total, d.Total)
-	set(&l.Ratio, d.Ratio)
-	set(&l.RatioAfter, d.RatioAfter)
-	set(&l.Buffer, d.Buffer)
-	return l
+	return d
 }
 
 // Result is what inspection of one file found: the file itself first, then its

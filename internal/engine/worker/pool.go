@@ -134,7 +134,7 @@ func (p *Pool) Inspect(ctx context.Context, f *os.File, limits engine.Limits) (*
 	if b == nil {
 		return p.without(ctx, f, 0, threat.Partial, threat.ReasonNoSignatures, "no signatures are active", nil, start)
 	}
-	t := &task{ctx: ctx, file: f, limits: p.withDefaults(limits)}
+	t := &task{ctx: ctx, file: f, limits: limits.Or(p.config.Limits)}
 	for attempt := 1; ; attempt++ {
 		o, err := p.try(t)
 		if err != nil {
@@ -198,33 +198,6 @@ func (t *task) reason(p *Pool) error {
 		return t.ctx.Err()
 	}
 	return fmt.Errorf("inspecting %s: %w", t.file.Name(), os.ErrClosed)
-}
-
-func (p *Pool) withDefaults(l engine.Limits) engine.Limits {
-	d := p.config.Limits
-	if l == (engine.Limits{}) {
-		return d
-	}
-	pick := func(v *int64, def int64) {
-		if *v <= 0 {
-			*v = def
-		}
-	}
-	if l.Depth <= 0 {
-		l.Depth = d.Depth
-	}
-	if l.Members <= 0 {
-		l.Members = d.Members
-	}
-	if l.Time <= 0 {
-		l.Time = d.Time
-	}
-	pick(&l.MemberSize, d.MemberSize)
-	pick(&l.Total, d.Total)
-	pick(&l.Ratio, d.Ratio)
-	pick(&l.RatioAfter, d.RatioAfter)
-	pick(&l.Buffer, d.Buffer)
-	return l
 }
 
 // readOnly returns f, or another descriptor of its file that cannot write; done
