@@ -12,10 +12,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/lazaret/lazaret/internal/response/seal"
+	"github.com/lazaret/lazaret/internal/sqlite"
 	"github.com/lazaret/lazaret/internal/threat"
 )
 
@@ -30,8 +29,7 @@ func (v *Vault) blob(object threat.Hash) string {
 
 // noSpace classifies SQLite's own disk-full errors too.
 func noSpace(err error) error {
-	var se *sqlite.Error
-	if errors.As(err, &se) && se.Code()&0xff == sqlite3.SQLITE_FULL {
+	if errors.Is(sqlite.Classify(err), sqlite.ErrFull) {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return classify(err)

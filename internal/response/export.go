@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/lazaret/lazaret/internal/response/zipaes"
+	"github.com/lazaret/lazaret/internal/threat"
 )
 
 // Export writes an item as a zip archive encrypted with a password (WinZip
@@ -53,6 +54,6 @@ func memberName(item *Item) string {
 			return '_'
 		}
 		return r
-	}, escape(path.Base(string(item.Path))))
+	}, threat.Printable(path.Base(string(item.Path))))
 	return item.Object.String()[:16] + "-" + name + ".quarantined"
 }

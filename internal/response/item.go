@@ -1,12 +1,10 @@
 package response
 
 import (
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -103,25 +101,7 @@ func describe(f *os.File, st *unix.Stat_t, item *Item) error {
 	return err
 }
 
-// escape makes a raw path printable: bytes that are not UTF-8 become \xNN.
-func escape(raw string) string {
-	if utf8.ValidString(raw) {
-		return raw
-	}
-	var b strings.Builder
-	for i := 0; i < len(raw); {
-		r, n := utf8.DecodeRuneInString(raw[i:])
-		if r == utf8.RuneError && n == 1 {
-			fmt.Fprintf(&b, `\x%02x`, raw[i])
-		} else {
-			b.WriteString(raw[i : i+n])
-		}
-		i += n
-	}
-	return b.String()
-}
-
-// unprintable undoes escape. A name may hold such a text by itself, so it is
+// unprintable undoes threat.Printable. A name may hold such a text by itself, so it is
 // only tried when there is no file of that name.
 func unprintable(printed string) string {
 	var b strings.Builder

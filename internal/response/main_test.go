@@ -69,9 +69,9 @@ func quarantine(v *Vault, path string, object threat.Hash) (Item, error) {
 	}
 	defer o.Close()
 	return v.Quarantine(context.Background(), o, Meta{
-		Finding: "f-" + escape(filepath.Base(path)), Object: object,
+		Finding: "f-" + threat.Printable(filepath.Base(path)), Object: object,
 		Workload: threat.Workload{ID: "host", Kind: threat.KindHost},
-		Location: threat.Location{Path: escape(path)},
+		Location: threat.Location{Path: threat.Printable(path)},
 	})
 }
 

@@ -286,32 +286,19 @@ func TestPrintedPaths(t *testing.T) {
 	dir := realTempDir(t)
 	raw := filepath.Join(dir, "a\xff\xfe\\x41")
 	writeFile(t, raw, "bad")
-	o, err := OpenOriginal(Target{Path: escape(raw)})
+	o, err := OpenOriginal(Target{Path: threat.Printable(raw)})
 	require.NoError(t, err)
 	require.Equal(t, raw, o.target.Path)
 	require.NoError(t, o.Close())
 	// A file that really has the printed name comes first.
-	writeFile(t, escape(raw), "other")
-	o, err = OpenOriginal(Target{Path: escape(raw)})
+	writeFile(t, threat.Printable(raw), "other")
+	o, err = OpenOriginal(Target{Path: threat.Printable(raw)})
 	require.NoError(t, err)
-	require.Equal(t, escape(raw), o.target.Path)
+	require.Equal(t, threat.Printable(raw), o.target.Path)
 	require.NoError(t, o.Close())
 	_, err = OpenOriginal(Target{Path: filepath.Join(dir, `none\xff`)})
 	require.ErrorIs(t, err, ErrGone)
 	require.ErrorContains(t, err, `none\\xff`)
-}
-
-func TestTargetOfOpenFile(t *testing.T) {
-	t.Parallel()
-	dir := realTempDir(t)
-	writeFile(t, filepath.Join(dir, "f"), "x")
-	require.NoError(t, os.Symlink(dir, filepath.Join(dir, "d")))
-	f, err := os.Open(filepath.Join(dir, "d", "f"))
-	require.NoError(t, err)
-	defer f.Close()
-	target, err := HostTarget(f)
-	require.NoError(t, err)
-	require.Equal(t, Target{Path: filepath.Join(dir, "f")}, target)
 }
 
 func TestTargetThroughAProcess(t *testing.T) {

@@ -224,7 +224,7 @@ func (r *Responder) Restore(ctx context.Context, a api.RestoreArgs, allowed bool
 	if len(done.Refused) > 0 {
 		r.Logger.WarnContext(ctx, "extended attributes were not restored", slog.String("item", a.Item), slog.Any("names", done.Refused))
 	}
-	return api.RestoreResult{Path: escape(done.Path), Verdict: done.Verdict}, nil
+	return api.RestoreResult{Path: threat.Printable(done.Path), Verdict: done.Verdict}, nil
 }
 
 // home returns where an item came from: inside its container if that runs,

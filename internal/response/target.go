@@ -27,16 +27,6 @@ type Target struct {
 	ImageLayer bool
 }
 
-// HostTarget returns the target of an open file of the host, by the name the
-// kernel knows it under.
-func HostTarget(f *os.File) (Target, error) {
-	name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
-	if err != nil {
-		return Target{}, fmt.Errorf("finding the path of an open file: %w", err)
-	}
-	return Target{Path: name}, nil
-}
-
 // place is a directory that was reached without following a symbolic link,
 // and a name in it.
 type place struct {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lazaret/lazaret/internal/threat"
 )
 
 // Bounds of the extended attributes that are kept: the kernel's own for a list
@@ -49,7 +51,7 @@ func readXattrs(f *os.File) (attrs []Xattr, lost []string, err error) {
 		case errors.Is(err, unix.ENODATA):
 			continue // removed since the list was made
 		case err != nil || total+n > maxXattrTotal:
-			lost = append(lost, escape(name))
+			lost = append(lost, threat.Printable(name))
 			continue
 		}
 		total += n
@@ -63,7 +65,7 @@ func readXattrs(f *os.File) (attrs []Xattr, lost []string, err error) {
 func writeXattrs(f *os.File, attrs []Xattr) (refused []string) {
 	for _, a := range attrs {
 		if err := unix.Fsetxattr(int(f.Fd()), string(a.Name), a.Value, 0); err != nil {
-			refused = append(refused, escape(string(a.Name)))
+			refused = append(refused, threat.Printable(string(a.Name)))
 		}
 	}
 	return refused

@@ -109,7 +109,7 @@ func (r *run) lines(o *outcome) error {
 		l.Verdict, l.Reasons, l.Detections = x.Verdict, x.Reasons, x.Detections
 		l.Path = o.location.Path
 		if x.Member != "" {
-			l.Path += "!/" + target.Display(x.Member)
+			l.Path += "!/" + threat.Printable(x.Member)
 		}
 		if err := r.sink(l); err != nil {
 			return err

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/lazaret/lazaret/internal/threat"
 	"github.com/lazaret/lazaret/internal/workload/mounts"
@@ -37,27 +36,9 @@ type Place struct {
 // written as \xNN.
 func (p Place) Location(w threat.Workload) threat.Location {
 	return threat.Location{
-		Node: w.Node, Workload: w.ID, Path: Printable(p.Path), HostPath: Printable(p.HostPath),
+		Node: w.Node, Workload: w.ID, Path: threat.Printable(p.Path), HostPath: threat.Printable(p.HostPath),
 		Layer: p.Layer, Image: p.Image,
 	}
-}
-
-// Printable escapes bytes that are not UTF-8 as \xNN.
-func Printable(s string) string {
-	if utf8.ValidString(s) {
-		return s
-	}
-	var b strings.Builder
-	for len(s) > 0 {
-		r, n := utf8.DecodeRuneInString(s)
-		if r == utf8.RuneError && n == 1 {
-			fmt.Fprintf(&b, `\x%02x`, s[0])
-		} else {
-			b.WriteString(s[:n])
-		}
-		s = s[n:]
-	}
-	return b.String()
 }
 
 // Locate finds the file dev/ino (of the backing file system, as fstat on the

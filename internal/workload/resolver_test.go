@@ -258,10 +258,8 @@ func TestTableReplace(t *testing.T) {
 	require.Len(t, tab.Workloads(), 2)
 }
 
-func TestPrintable(t *testing.T) {
+func TestPlaceLocation(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, "/é/x", Printable("/é/x"))
-	require.Equal(t, `/a\xff\xfeb�`, Printable("/a\xff\xfeb�"))
 	p := Place{Path: "/\xff", HostPath: "/h", Layer: LayerUpper, Image: ""}
 	require.Equal(t, threat.Location{Node: "n", Workload: "w", Path: `/\xff`, HostPath: "/h", Layer: "upper"}, p.Location(threat.Workload{ID: "w", Node: "n"}))
 }

@@ -150,16 +150,16 @@ func TestKernelDevice(t *testing.T) {
 41 21 8:3 / /pmem rw - ext4 /dev/pmem0 rw,dax=always
 `)
 	for name, tc := range map[string]struct {
-		id  string
+		id  uint64
 		dev uint64
 		ok  bool
 		k   uint32
 	}{
-		"by id":       {"40", unix.Mkdev(0, 99), true, 33},
-		"by device":   {"999", unix.Mkdev(8, 1), true, 8<<20 | 1},
-		"dax":         {"41", unix.Mkdev(8, 3), false, 0},
-		"not mounted": {"999", unix.Mkdev(9, 9), false, 0},
-		"no id":       {"-", unix.Mkdev(0, 33), true, 33},
+		"by id":       {40, unix.Mkdev(0, 99), true, 33},
+		"by device":   {999, unix.Mkdev(8, 1), true, 8<<20 | 1},
+		"dax":         {41, unix.Mkdev(8, 3), false, 0},
+		"not mounted": {999, unix.Mkdev(9, 9), false, 0},
+		"no id":       {0, unix.Mkdev(0, 33), true, 33},
 	} {
 		ok, k := kernelDevice(table, tc.id, tc.dev)
 		require.Equal(t, tc.ok, ok, name)

@@ -1,13 +1,10 @@
 package fanotify
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -184,9 +181,9 @@ func inspectSuperblock(path string) (superblock, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return sb, nil // handles are opened relative to a directory
 	}
-	id := "-"
+	id := uint64(0)
 	if unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &stx) == nil && stx.Mask&unix.STATX_MNT_ID != 0 {
-		id = strconv.FormatUint(stx.Mnt_id, 10)
+		id = stx.Mnt_id
 	}
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -200,26 +197,17 @@ func inspectSuperblock(path string) (superblock, error) {
 // the path lies in another mount name space, and returns s_dev as the kernel
 // encodes it. With DAX stores bypass the page cache, so such mounts are not
 // rememberable.
-func kernelDevice(mountinfo []byte, id string, dev uint64) (bool, uint32) {
-	var found []mounts.Mount
-	for line := range bytes.Lines(mountinfo) {
-		if bytes.HasPrefix(line, []byte(id+" ")) {
-			found = mounts.Parse(line)
-		}
+func kernelDevice(mountinfo []byte, id, dev uint64) (bool, uint32) {
+	all := mounts.Parse(mountinfo)
+	i := slices.IndexFunc(all, func(m mounts.Mount) bool { return m.ID == id })
+	if i < 0 {
+		i = slices.IndexFunc(all, func(m mounts.Mount) bool { return m.Dev == dev })
 	}
-	if len(found) == 0 {
-		all := mounts.Parse(mountinfo)
-		if i := slices.IndexFunc(all, func(m mounts.Mount) bool { return m.Dev == dev }); i >= 0 {
-			found = all[i : i+1]
-		}
-	}
-	if len(found) == 0 {
+	if i < 0 {
 		return false, 0
 	}
-	for opt := range strings.SplitSeq(found[0].FSOptions, ",") {
-		if opt == "dax" || strings.HasPrefix(opt, "dax=") && opt != "dax=never" {
-			return false, 0
-		}
+	if how, ok := all[i].FSOption("dax"); ok && how != "never" {
+		return false, 0
 	}
-	return true, unix.Major(found[0].Dev)<<20 | unix.Minor(found[0].Dev)
+	return true, unix.Major(all[i].Dev)<<20 | unix.Minor(all[i].Dev)
 }

@@ -60,7 +60,7 @@ func (m *Image) Walk(ctx context.Context, after string, yield func(Item) error) 
 		err := yield(Item{
 			Hash:     claimed,
 			Position: strconv.Itoa(next),
-			Location: threat.Location{Path: Display(m.Name) + "!/" + l.Digest, Layer: l.Digest, Image: Display(m.Name)},
+			Location: threat.Location{Path: threat.Printable(m.Name) + "!/" + l.Digest, Layer: l.Digest, Image: threat.Printable(m.Name)},
 			Size:     l.Size, Limits: m.Limits, Volatile: true, open: l.Open,
 		})
 		if err != nil {

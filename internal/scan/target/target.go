@@ -7,8 +7,6 @@ package target
 import (
 	"context"
 	"os"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/lazaret/lazaret/internal/engine"
 	"github.com/lazaret/lazaret/internal/event"
@@ -80,25 +78,3 @@ func (p *Problem) Error() string { return p.Reason.Text }
 
 // Unwrap gives the cause.
 func (p *Problem) Unwrap() error { return p.Err }
-
-// Display makes a path printable: bytes that are not UTF-8 become \xNN.
-func Display(path string) string {
-	if utf8.ValidString(path) {
-		return path
-	}
-	const hex = "0123456789abcdef"
-	var b strings.Builder
-	b.Grow(len(path) + 12)
-	for i := 0; i < len(path); {
-		r, n := utf8.DecodeRuneInString(path[i:])
-		if r == utf8.RuneError && n == 1 {
-			b.WriteString(`\x`)
-			b.WriteByte(hex[path[i]>>4])
-			b.WriteByte(hex[path[i]&15])
-		} else {
-			b.WriteString(path[i : i+n])
-		}
-		i += n
-	}
-	return b.String()
-}

@@ -208,7 +208,7 @@ func (w *walk) problem(rel, shown string, r *threat.Reason) error {
 
 func (w *walk) item(rel, shown string) Item {
 	it := Item{Position: rel, Location: w.tree.Location, Note: w.tree.Note}
-	it.Location.Path = Display(shown)
+	it.Location.Path = threat.Printable(shown)
 	return it
 }
 

@@ -228,24 +228,6 @@ func TestDirectorySwappedForLink(t *testing.T) {
 	require.Equal(t, []string{"a"}, got)
 }
 
-func TestDisplay(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"plain": "plain", "ü/€": "ü/€", "a\xffb": `a\xffb`, "\xe9": `\xe9`, "": "", "\xed\xa0\x80": `\xed\xa0\x80`, "\ufffd": "\ufffd",
-	} {
-		require.Equal(t, want, Display(in))
-	}
-}
-
-func FuzzDisplay(f *testing.F) {
-	f.Add("a\xff€")
-	f.Fuzz(func(t *testing.T, s string) {
-		if d := Display(s); d != strings.ToValidUTF8(d, "") {
-			t.Fatalf("%q is not UTF-8", d)
-		}
-	})
-}
-
 func BenchmarkWalk(b *testing.B) {
 	dir := b.TempDir()
 	for i := range 10_000 {

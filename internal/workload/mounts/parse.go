@@ -11,6 +11,8 @@ import (
 
 // Mount is one line of a mount table.
 type Mount struct {
+	// ID is the mount's number in its table, as statx(2) shows it.
+	ID uint64
 	// Dev is the device number of the file system as st_dev shows it, except on
 	// btrfs, where subvolumes have numbers of their own.
 	Dev uint64
@@ -54,11 +56,12 @@ func parseLine(line string) (Mount, bool) {
 	if len(h) < 6 || len(t) < 2 {
 		return Mount{}, false
 	}
+	id, err := strconv.ParseUint(h[0], 10, 64)
 	dev, ok := parseDev(h[2])
-	if !ok {
+	if !ok || err != nil {
 		return Mount{}, false
 	}
-	m := Mount{Dev: dev, Root: unescape(h[3]), Point: unescape(h[4]), Options: h[5], Type: t[0], Source: unescape(t[1])}
+	m := Mount{ID: id, Dev: dev, Root: unescape(h[3]), Point: unescape(h[4]), Options: h[5], Type: t[0], Source: unescape(t[1])}
 	if len(t) == 3 {
 		m.FSOptions = t[2]
 	}
@@ -86,6 +89,20 @@ func Makedev(major, minor uint32) uint64 {
 // ReadOnly reports whether the mount or its file system is read-only.
 func (m *Mount) ReadOnly() bool {
 	return hasOption(m.Options, "ro") || hasOption(m.FSOptions, "ro")
+}
+
+// FSOption returns the value of an option of the file system. Commas in it are
+// escaped in octal, so the split is exact.
+func (m *Mount) FSOption(name string) (value string, ok bool) {
+	for o := range strings.SplitSeq(m.FSOptions, ",") {
+		if o == name {
+			return "", true
+		}
+		if v, found := strings.CutPrefix(o, name+"="); found {
+			return unescape(v), true
+		}
+	}
+	return "", false
 }
 
 func hasOption(options, name string) bool {

@@ -21,14 +21,21 @@ func TestParse(t *testing.T) {
 	t.Parallel()
 	ms := Parse([]byte(sample))
 	require.Len(t, ms, 4)
-	require.Equal(t, Mount{Dev: Makedev(254, 0), Root: "/", Point: "/", Options: "rw,relatime", FSOptions: "rw,discard", Type: "ext4", Source: "/dev/vda"}, ms[0])
+	require.Equal(t, Mount{ID: 22, Dev: Makedev(254, 0), Root: "/", Point: "/", Options: "rw,relatime", FSOptions: "rw,discard", Type: "ext4", Source: "/dev/vda"}, ms[0])
 	require.Equal(t, "tmpfs", ms[1].Type)
 	require.Equal(t, "/vol one", ms[3].Root)
 	require.Equal(t, `/srv/my\dir`, ms[3].Point)
 	require.False(t, ms[0].ReadOnly())
 	require.True(t, ms[2].ReadOnly(), "mount option")
 	require.True(t, ms[3].ReadOnly(), "file system option")
-	_, ok := ms[0].Overlay()
+	for name, want := range map[string]string{"upperdir": "/r/snapshots/7/fs", "rw": "", "uuid": "on"} {
+		value, ok := ms[2].FSOption(name)
+		require.True(t, ok, name)
+		require.Equal(t, want, value)
+	}
+	_, ok := ms[2].FSOption("upper")
+	require.False(t, ok)
+	_, ok = ms[0].Overlay()
 	require.False(t, ok)
 }
 
