@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/lazaret/lazaret/api"
@@ -50,7 +51,11 @@ type Config struct {
 // Desk implements guard.Cases.
 type Desk struct {
 	Config
-	queue chan guard.Case
+	queue    chan guard.Case
+	patience time.Duration
+
+	mu    sync.Mutex
+	stuck map[string]bool // workloads whose response does not end
 }
 
 // queued bounds cases whose response has not started. A case that finds the
@@ -58,7 +63,9 @@ type Desk struct {
 const queued = 1024
 
 // New returns a desk; Run makes it act.
-func New(c Config) *Desk { return &Desk{Config: c, queue: make(chan guard.Case, queued)} }
+func New(c Config) *Desk {
+	return &Desk{Config: c, queue: make(chan guard.Case, queued), patience: 2 * actTime, stuck: map[string]bool{}}
+}
 
 // Open records the finding and queues its response. When it returns without an
 // error, the finding survives a crash.
@@ -102,8 +109,73 @@ func (d *Desk) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case c := <-d.queue:
-			d.act(ctx, c)
+			d.attempt(ctx, c)
 		}
+	}
+}
+
+// actTime bounds one response that can be cancelled.
+const actTime = time.Minute
+
+// attempt acts, and goes on without the result if that does not end: in a
+// container's mounts a mere look-up can hang for ever (FUSE), and others must
+// not wait for it. Nothing more is done in that workload meanwhile.
+func (d *Desk) attempt(ctx context.Context, c guard.Case) {
+	id := c.Finding.Workload.ID
+	if d.isStuck(id, false) {
+		d.postpone(ctx, c.Finding.ID, "an earlier response in this workload does not end")
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.act(ctx, c)
+	}()
+	late := time.NewTimer(d.patience)
+	defer late.Stop()
+	select {
+	case <-done:
+		return
+	case <-late.C:
+	}
+	d.isStuck(id, true)
+	d.Conditions.Raise(threat.Condition{
+		Code: "response_hangs", Severity: threat.High,
+		Text:   "A response in workload " + id + " does not end: a file system there does not answer. Its findings wait for a person.",
+		Advice: "Access to the files stays denied. Stop the workload, then decide on its findings.",
+	})
+	d.postpone(ctx, c.Finding.ID, "the response does not end")
+	go func() {
+		<-done
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if delete(d.stuck, id); len(d.stuck) == 0 {
+			d.Conditions.Clear("response_hangs")
+		}
+	}()
+}
+
+// isStuck reports, or notes, that a workload's response does not end.
+func (d *Desk) isStuck(id string, note bool) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if note {
+		d.stuck[id] = true
+	}
+	return d.stuck[id]
+}
+
+// postpone makes a recorded finding wait for a person.
+func (d *Desk) postpone(ctx context.Context, id, why string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	f, ok, err := d.Records.Finding(ctx, id)
+	if err == nil && ok {
+		wait(&f, why)
+		err = d.Records.Update(ctx, &f)
+	}
+	if err != nil {
+		d.Logger.ErrorContext(ctx, "finding was not updated", slog.String("finding", id), slog.Any("error", err))
 	}
 }
 
@@ -112,7 +184,7 @@ func (d *Desk) Run(ctx context.Context) error {
 const maxDecisions = 60
 
 func (d *Desk) act(ctx context.Context, c guard.Case) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), actTime)
 	defer cancel()
 	f := d.Responder.Apply(ctx, d.newest(ctx, &c.Finding), c.Decision, target(c))
 	if err := d.store(ctx, &f); err != nil {

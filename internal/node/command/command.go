@@ -88,7 +88,7 @@ func (r *Runner) Command(ctx context.Context, c api.Command) {
 	if done {
 		return
 	}
-	detail, err := r.run(ctx, c)
+	detail, err := r.bounded(ctx, c)
 	result := api.CommandResult{Command: c.ID, OK: err == nil, Done: time.Now().UTC()}
 	if err != nil {
 		result.Error = err.Error()
@@ -103,6 +103,34 @@ func (r *Runner) Command(ctx context.Context, c api.Command) {
 		r.Logger.ErrorContext(ctx, "command was carried out but not answered", slog.String("command", c.ID), slog.Any("error", err))
 	}
 }
+
+// bounded gives up on a command that does not end, as one about a file in a
+// container's mounts may (FUSE): the commands behind it must not wait for ever.
+func (r *Runner) bounded(ctx context.Context, c api.Command) (any, error) {
+	type outcome struct {
+		detail any
+		err    error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		detail, err := r.run(ctx, c)
+		done <- outcome{detail, err}
+	}()
+	select {
+	case o := <-done:
+		return o.detail, o.err
+	case <-ctx.Done():
+	}
+	select {
+	case o := <-done:
+		return o.detail, o.err
+	case <-time.After(grace):
+		return nil, fmt.Errorf("the command does not end: %w", context.Cause(ctx))
+	}
+}
+
+// grace is how long a command may take to notice that its time is over.
+const grace = 10 * time.Second
 
 func (r *Runner) run(ctx context.Context, c api.Command) (any, error) {
 	switch c.Verb {
