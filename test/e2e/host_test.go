@@ -37,6 +37,7 @@ func TestHost(t *testing.T) {
 		{"ScanContainer", testScanContainer},
 		{"BrokenRule", testBrokenRule},
 		{"SignatureSwap", testSignatureSwap},
+		{"Healthy", testHealthy},
 		{"KilledWorker", testKilledWorker},
 		{"KilledService", testKilledService},
 		{"KilledSupervisor", testKilledSupervisor},

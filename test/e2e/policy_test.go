@@ -55,11 +55,22 @@ func testExclusion(t *testing.T, s *stand) {
 func testExplain(t *testing.T, s *stand) {
 	c := s.container(t, imageClean, "deny")
 	var e api.PolicyExplanation
-	s.within(t, 0, "explanation", func() bool {
-		require.NoError(t, s.ask(&e, "policy", "explain", c.ID))
-		return true
-	})
+	require.NoError(t, s.ask(&e, "policy", "explain", c.ID))
 	require.Equal(t, "deny", e.Policy)
 	require.Equal(t, c.ID, e.Workload.Name)
 	require.NotEmpty(t, e.Considered)
+
+	require.Equal(t, "ok", act(t, c, "write:"+eicar(43), "/tmp/explained"))
+	f := s.finding(t, c, "/tmp/explained", func(*threat.Finding) bool { return true })
+	require.NoError(t, s.ask(&e, "policy", "explain", "--finding", f.ID))
+	require.Equal(t, "deny", e.Policy)
+}
+
+// testHealthy: nothing that happened so far is a reason to complain.
+func testHealthy(t *testing.T, s *stand) {
+	var st api.Status
+	require.NoError(t, s.ask(&st, "status"))
+	require.Empty(t, st.Conditions)
+	require.Equal(t, threat.Informational, st.Health)
+	require.Equal(t, []string{s.rt.Mount()}, st.Nodes[0].Report.Protected, "nothing else is protected")
 }

@@ -5,6 +5,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,6 +63,11 @@ func testRestore(t *testing.T, s *stand) {
 	require.Equal(t, eicar(21), r.Stdout)
 	require.NoError(t, s.ask(&item, "quarantine", "show", item.ID))
 	require.Equal(t, "restored", item.State)
+	var log []api.AuditEntry
+	require.NoError(t, s.ask(&log, "audit", "list"))
+	require.True(t, slices.ContainsFunc(log, func(e api.AuditEntry) bool {
+		return strings.Contains(e.Target, item.ID) && e.Reason == "it is ours" && strings.HasPrefix(e.Actor, "user:")
+	}), "%+v", log)
 }
 
 // testSpread: an object in many workloads is denied in all, but waits for a
