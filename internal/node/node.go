@@ -61,7 +61,6 @@ type Node struct {
 	scanner    *scan.Scanner
 	jobs       *job.Jobs
 	who        *workload.Resolver
-	runtimes   bool // a container runtime is there
 	spool      *spool.Spool
 	vault      *response.Vault
 	responder  *response.Responder

@@ -105,14 +105,14 @@ func own(supervisor, session int) func(pid int) bool {
 // Run watches until ctx ends. The marks of a service before this one are still
 // there; from Started on this driver answers for them.
 func (p *protection) Run(ctx context.Context) error {
-	if p.driver == nil {
-		<-ctx.Done()
-		return ctx.Err()
-	}
 	if p.n.cfg.Started != nil {
 		if err := p.n.cfg.Started(ctx); err != nil {
 			return err
 		}
+	}
+	if p.driver == nil {
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	if p.n.cfg.Missed {
 		p.n.guard.Overflow(ctx)
@@ -181,7 +181,7 @@ func (p *protection) mark(ctx context.Context) {
 
 func (p *protection) paths(ctx context.Context) []string {
 	paths := slices.Clone(p.wanted)
-	if p.n.cfg.Protect.Containers == "off" || !p.n.runtimes {
+	if p.n.cfg.Protect.Containers == "off" || !p.n.runtime() {
 		return paths
 	}
 	if p.mode == fanotify.Overlay {

@@ -12,38 +12,35 @@ import (
 	"github.com/lazaret/lazaret/internal/workload/nri"
 )
 
-// socket returns the path of a runtime's socket: the configured one, the usual
-// one if it exists, or none.
+// socket returns the path of a runtime's socket: the configured one, or the
+// usual one; empty if the runtime is off.
 func socket(configured, usual string) string {
 	switch configured {
 	case "off":
 		return ""
 	case "auto", "":
-		if _, err := os.Stat(usual); err != nil {
-			return ""
-		}
 		return usual
 	}
 	return configured
 }
 
-// openWorkloads makes an inventory per runtime that is there. What is known
-// earliest and best comes first.
+// openWorkloads makes an inventory per runtime. The runtime may come later:
+// inventories connect when it is there. What is known best comes first.
 func (n *Node) openWorkloads(context.Context) error {
 	var inventories []workload.Inventory
-	if s := socket(n.cfg.Runtimes.NRI, nri.DefaultSocket); s != "" {
-		inv, err := nri.New(nri.Config{Socket: s, Log: n.cfg.Logger})
-		if err != nil {
-			return err
-		}
-		inventories = append(inventories, inv)
-	}
 	if s := socket(n.cfg.Runtimes.Docker, docker.DefaultSocket); s != "" {
 		inv, err := docker.New(docker.Config{Socket: s, Log: n.cfg.Logger})
 		if err != nil {
 			return err
 		}
 		n.closers = append(n.closers, inv)
+		inventories = append(inventories, inv)
+	}
+	if s := socket(n.cfg.Runtimes.NRI, nri.DefaultSocket); s != "" {
+		inv, err := nri.New(nri.Config{Socket: s, Log: n.cfg.Logger})
+		if err != nil {
+			return err
+		}
 		inventories = append(inventories, inv)
 	}
 	if s := socket(n.cfg.Runtimes.Containerd, containerd.DefaultSocket); s != "" {
@@ -54,7 +51,6 @@ func (n *Node) openWorkloads(context.Context) error {
 		n.closers = append(n.closers, inv)
 		inventories = append(inventories, inv)
 	}
-	n.runtimes = len(inventories) > 0
 	groups, err := bare.New(bare.Config{Log: n.cfg.Logger})
 	if err != nil {
 		return err
@@ -64,6 +60,20 @@ func (n *Node) openWorkloads(context.Context) error {
 		Node: n.cfg.Node, Inventories: inventories, Log: n.cfg.Logger, OnChange: n.workloadChanged,
 	})
 	return err
+}
+
+// runtime reports whether a container runtime is there: only then directories
+// such as /var/lib/containerd hold containers.
+func (n *Node) runtime() bool {
+	r := n.cfg.Runtimes
+	for _, s := range []string{
+		socket(r.NRI, nri.DefaultSocket), socket(r.Docker, docker.DefaultSocket), socket(r.Containerd, containerd.DefaultSocket),
+	} {
+		if _, err := os.Stat(s); s != "" && err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // workloadChanged is called for containers that start and stop.

@@ -132,6 +132,7 @@ func (s *Supervisor) handle(p *process, m message) {
 		if err := send(p.control, message{kindGap, gap.Allowed, gap.Denied, gap.Writes}); err != nil {
 			s.cfg.Logger.Warn("answering the service", "error", err)
 		}
+		s.ready = true
 		s.notify(daemon.SdNotifyReady)
 		s.cfg.Logger.Info("service is ready", "pid", p.pid, "allowed", gap.Allowed, "denied", gap.Denied)
 	}

@@ -71,6 +71,7 @@ type Supervisor struct {
 	files uint64
 	null  *os.File
 	guard *guard       // nil without a group
+	ready bool         // a service has been ready
 	alive atomic.Int64 // unix nanoseconds of the main loop's last turn
 }
 
@@ -106,8 +107,14 @@ func New(cfg Config) (*Supervisor, error) {
 	return s, nil
 }
 
+// attempts is how often a service that was never ready is started: it ends for
+// a reason that will not go away, such as a missing program.
+const attempts = 5
+
 // Run keeps the service running until ctx ends; then it removes all marks, asks
-// the service to end (SIGTERM), waits a bounded time and returns nil.
+// the service to end (SIGTERM), waits a bounded time and returns nil. It
+// returns an error if the service cannot be started at all; once it has been
+// ready it is started again for ever.
 func (s *Supervisor) Run(ctx context.Context) error {
 	done := make(chan struct{})
 	defer close(done)
@@ -121,11 +128,16 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			s.cfg.Logger.Error("starting the service", "error", err)
 		} else {
 			s.watch(ctx, p)
+			err = fmt.Errorf("it ended with %s", p.status())
 			s.cfg.Logger.Warn("service ended", "pid", p.pid, "status", p.status())
 		}
 		if ctx.Err() != nil {
 			s.release()
 			return nil
+		}
+		if !s.ready && restarts+1 >= attempts {
+			s.release()
+			return fmt.Errorf("the service was started %d times and was never ready, see the lines above: %w", attempts, err)
 		}
 		if time.Since(began) > time.Minute {
 			pause = s.cfg.Backoff

@@ -118,12 +118,12 @@ func TestStubbornServiceIsKilled(t *testing.T) {
 	require.Less(t, took, 3*time.Second)
 }
 
-func TestMissingProgramIsRetried(t *testing.T) {
+func TestMissingProgramIsAnError(t *testing.T) {
 	s, err := New(Config{Command: []string{"/nonexistent"}, Backoff: time.Millisecond, MaxBackoff: time.Millisecond})
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	require.NoError(t, s.Run(ctx))
+	err = s.Run(context.Background())
+	require.ErrorContains(t, err, "was never ready")
+	require.ErrorIs(t, err, os.ErrNotExist)
 	require.NoError(t, s.Close())
 }
 
