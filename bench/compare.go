@@ -73,6 +73,20 @@ func without(a, b map[string]bool) []string {
 
 // matches adds "signature path" of all detections of an engine in plain files.
 func (d *daemon) matches(ctx context.Context, dir, engine string, to map[string]bool) error {
+	return d.lines(ctx, dir, func(l *api.ScanLine) {
+		if strings.Contains(l.Path, "!/") {
+			return
+		}
+		for _, x := range l.Detections {
+			if x.Engine == engine {
+				to[x.Signature+" "+l.Path] = true
+			}
+		}
+	})
+}
+
+// lines scans a directory and calls f for each line.
+func (d *daemon) lines(ctx context.Context, dir string, f func(*api.ScanLine)) error {
 	cmd := d.command(ctx, "scan", "-o", "jsonl", dir)
 	var out bytes.Buffer
 	cmd.Stdout = &out
@@ -86,14 +100,7 @@ func (d *daemon) matches(ctx context.Context, dir, engine string, to map[string]
 		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
 			return fmt.Errorf("reading scan results: %w", err)
 		}
-		if strings.Contains(l.Path, "!/") {
-			continue
-		}
-		for _, x := range l.Detections {
-			if x.Engine == engine {
-				to[x.Signature+" "+l.Path] = true
-			}
-		}
+		f(&l)
 	}
 	return lines.Err()
 }

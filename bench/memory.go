@@ -29,7 +29,7 @@ func memory(ctx context.Context, l *lab) (*report.Part, error) {
 		return nil, err
 	}
 	list := filepath.Join(dir, "bench.hsb")
-	if _, err := c.hashes(list, memoryHashes); err != nil {
+	if err := c.hashes(list, memoryHashes); err != nil {
 		return nil, err
 	}
 	d, err := l.monitoring(ctx)

@@ -35,7 +35,7 @@ func (l *lab) rulesFor(ctx context.Context) (*ruleset, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &ruleset{dir: dir, compiled: filepath.Join(l.work, "rules.yarc"), what: "the public rule sets of -rules"}
+	r := &ruleset{dir: dir, compiled: filepath.Join(l.work, "rules.yarc")}
 	own, err := l.dir("rules-builtin")
 	if err != nil {
 		return nil, err
@@ -45,6 +45,8 @@ func (l *lab) rulesFor(ctx context.Context) (*ruleset, error) {
 	}
 	if l.rules == "" {
 		r.what = "the built-in rules"
+	} else if r.what, err = named(l.rules); err != nil {
+		return nil, err
 	} else if err := r.take(ctx, os.DirFS(l.rules), dir); err != nil {
 		return nil, err
 	}
@@ -57,6 +59,24 @@ func (l *lab) rulesFor(ctx context.Context) (*ruleset, error) {
 	}
 	l.given = r
 	return r, nil
+}
+
+// named names rule sets by their directories.
+func named(dir string) (string, error) {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return "", fmt.Errorf("reading rules: %w", err)
+	}
+	var sets []string
+	for _, e := range list {
+		if e.IsDir() {
+			sets = append(sets, e.Name())
+		}
+	}
+	if len(sets) == 0 {
+		return "the rules of -rules", nil
+	}
+	return "the public rule sets " + strings.Join(sets, ", "), nil
 }
 
 // sources are the files that both get: the built-in rules are always there.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/lazaret/lazaret/bench/report"
@@ -74,41 +73,25 @@ func againstYara(ctx context.Context, l *lab, c *corpus, p *report.Part) error {
 		taken = r.Rules
 		p.Describe("Rules: %s, %d files, %d rules with the built-in ones (%d refused by us, %d files refused by yarac and given to nobody).", rules.what, rules.files, taken, len(r.Errors), rules.refused)
 	}
-	threads := strconv.Itoa(l.cores)
-	yara := p.Add("yara", "yara -C -f -w -r -p "+threads+" rules.yarc CORPUS", report.Seconds)
-	first := p.Add("first scan, rules, through the daemon", "lazaret scan CORPUS", report.Seconds)
-	second := p.Add("second scan of the unchanged tree", "lazaret scan CORPUS", report.Seconds)
-	for range l.times(5) {
-		took, err := timed(exec.CommandContext(ctx, "yara", "-C", "-f", "-w", "-r", "-p", threads, rules.compiled, c.dir))
-		if err != nil {
-			return err
-		}
-		yara.AddTime(took)
-		if err := d.forget(ctx, 0); err != nil {
-			return err
-		}
-		if err := errors.Join(c.warm(ctx), d.idle(ctx)); err != nil {
-			return err
-		}
-		if took, err = timed(d.command(ctx, "scan", c.dir), found...); err != nil {
-			return err
-		}
-		first.AddTime(took)
-		if err := d.idle(ctx); err != nil {
-			return err
-		}
-		for range 3 {
-			if took, err = timed(d.command(ctx, "scan", c.dir), found...); err != nil {
-				return err
-			}
-			second.AddTime(took)
-		}
+	whole := contest{l: l, d: d, rules: rules, dir: c.dir, second: p.Add("second scan of the unchanged tree, through the daemon", "lazaret scan CORPUS", report.Seconds)}
+	whole.add(p, "")
+	if err := whole.run(ctx, 5); err != nil {
+		return err
 	}
-	p.Promise(report.Faster("first scan against yara, same rules, same cores", first, yara, 1.5))
-	p.Promise(report.Faster("second scan against the first, through the daemon", second, first, 20))
-	megabytes := float64(c.bytes) / 1e6
-	p.Note("%.0f MB/s and %.0f files/s in the first scan; yara %.0f MB/s and %.0f files/s.",
-		megabytes/first.Median(), float64(len(c.list))/first.Median(), megabytes/yara.Median(), float64(len(c.list))/yara.Median())
+	plain, files, bytes, err := l.unpacked(ctx, d, c)
+	if err != nil {
+		return err
+	}
+	same := contest{l: l, d: d, rules: rules, dir: plain}
+	same.add(p, ", only files that are not packed")
+	if err := same.run(ctx, 3); err != nil {
+		return err
+	}
+	p.Promise(report.Faster("first scan against yara, same rules, same cores", whole.first, whole.yara, 1.5))
+	p.Promise(report.Faster("the same without files that we unpack and yara does not", same.first, same.yara, 1.5))
+	p.Promise(report.Faster("second scan against the first, through the daemon", whole.second, whole.first, 20))
+	p.Note("%s. We also look into archives and compressed files, which is most of the difference between the whole corpus and its %d files (%.0f MB) that are not packed: %s.",
+		whole.rates(len(c.list), c.bytes), files, float64(bytes)/1e6, same.rates(files, bytes))
 	return compare(ctx, l, d, c, rules, p)
 }
 
