@@ -84,10 +84,21 @@ func supervise(t *testing.T, kind string, change func(*Config), done func(log st
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
 	read := func() string { b, _ := os.ReadFile(log); return string(b) }
-	require.Eventually(t, func() bool { return done(read()) }, 10*time.Second, 5*time.Millisecond, "log: %s", read())
+	for limit := time.After(time.Minute); !done(read()); {
+		select {
+		case err := <-ended:
+			require.FailNow(t, "the supervisor gave up", "%v, log: %s", err, read())
+		case <-limit:
+			cancel()
+			<-ended
+			require.FailNow(t, "it takes too long", "log: %s", read())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 	start := time.Now()
 	cancel()
 	require.NoError(t, <-ended)
@@ -108,7 +119,7 @@ func TestSilentServiceIsKilled(t *testing.T) {
 }
 
 func TestMuteServiceIsKilled(t *testing.T) {
-	supervise(t, "mute", func(c *Config) { c.Startup = 200 * time.Millisecond },
+	supervise(t, "mute", func(c *Config) { c.Startup = time.Second },
 		func(l string) bool { return strings.Count(l, "mute") >= 2 })
 }
 
