@@ -98,10 +98,11 @@ func (r *Result) Verdict() threat.Verdict {
 
 // Inspector inspects a whole file: hashing, engines and bounded unpacking. The
 // worker pool implements it for the privileged side; it never parses content
-// itself. The file is read with pread from offset 0; its offset is not used
-// and the caller keeps and closes it. Inspect always returns a result unless
-// ctx ends or the pool is closed: a file that kills its worker is retried
-// alone and then reported suspicious with ReasonEngineCrashed.
+// itself, and hands on no descriptor that can write. The file is read with pread
+// from offset 0; its offset is not used and the caller keeps and closes it.
+// Inspect always returns a result unless ctx ends or the pool is closed: a file
+// that kills its worker is retried alone and then reported suspicious with
+// ReasonEngineCrashed.
 type Inspector interface {
 	Inspect(ctx context.Context, f *os.File, limits Limits) (*Result, error)
 }
