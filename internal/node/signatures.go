@@ -27,7 +27,6 @@ type signatures struct {
 	active   atomic.Uint64
 	wake     chan struct{}
 	onChange func() // the epoch changed: what is remembered in the kernel is void
-	rules    atomic.Int64
 }
 
 func newSignatures(cfg Config, program, dir string) (*signatures, error) {
@@ -138,7 +137,6 @@ func (s *signatures) update(ctx context.Context) error {
 	if err := s.store.Activate(compiled); err != nil {
 		return err
 	}
-	s.rules.Store(int64(compiled.Rules))
 	s.cfg.Conditions.Clear("no_signatures")
 	s.cfg.Conditions.Clear("signatures_not_updated")
 	s.cfg.Logger.InfoContext(ctx, "signatures activated", slog.Uint64("epoch", uint64(compiled.Epoch)),

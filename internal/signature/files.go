@@ -1,14 +1,10 @@
 package signature
 
 import (
-	"archive/tar"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"iter"
-	"path"
-	"strings"
 )
 
 // File is one file to import.
@@ -39,30 +35,6 @@ func FromFS(fsys fs.FS, root string) iter.Seq2[File, error] {
 		})
 		if err != nil {
 			yield(File{}, fmt.Errorf("reading signature sources: %w", err))
-		}
-	}
-}
-
-// FromTar yields the regular files of a tar stream, as uploads are sent.
-func FromTar(r io.Reader) iter.Seq2[File, error] {
-	return func(yield func(File, error) bool) {
-		t := tar.NewReader(r)
-		for {
-			h, err := t.Next()
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			if err != nil {
-				yield(File{}, fmt.Errorf("reading signature sources: %w", err))
-				return
-			}
-			if h.Typeflag != tar.TypeReg {
-				continue
-			}
-			name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
-			if !yield(File{Name: name, Content: t}, nil) {
-				return
-			}
 		}
 	}
 }

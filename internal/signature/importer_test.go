@@ -1,8 +1,6 @@
 package signature
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -204,33 +202,6 @@ func TestBuiltinIsPublishedOnce(t *testing.T) {
 	require.NoError(t, err)
 	require.NotNil(t, report.Bundle, "a changed built-in source is put back")
 	require.Contains(t, fmt.Sprint(r.Active().Sources), "own.yar")
-}
-
-func TestFromTar(t *testing.T) {
-	t.Parallel()
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	for _, name := range []string{"./a/b.yar", "../../c.yar", "dir/"} {
-		h := &tar.Header{Name: name, Mode: 0o600, Size: 3, Typeflag: tar.TypeReg}
-		if strings.HasSuffix(name, "/") {
-			h.Typeflag, h.Size = tar.TypeDir, 0
-		}
-		require.NoError(t, w.WriteHeader(h))
-		if h.Size > 0 {
-			_, err := w.Write([]byte("abc"))
-			require.NoError(t, err)
-		}
-	}
-	require.NoError(t, w.Close())
-	var names []string
-	for f, err := range FromTar(bytes.NewReader(buf.Bytes())) {
-		require.NoError(t, err)
-		names = append(names, f.Name)
-	}
-	require.Equal(t, []string{"a/b.yar", "c.yar"}, names)
-	for _, err := range FromTar(strings.NewReader(strings.Repeat("not a tar", 200))) {
-		require.Error(t, err)
-	}
 }
 
 func FuzzParseManifest(f *testing.F) {

@@ -1,6 +1,6 @@
 // Package threat holds the words every other package speaks: verdicts,
 // detections, objects, locations, findings and decisions. It has no behaviour
-// beyond ordering and validation and imports nothing of the project.
+// beyond order and text form, and imports nothing of the project.
 package threat
 
 import (
@@ -12,8 +12,8 @@ import (
 // Verdict says what inspection concluded about an object.
 type Verdict string
 
-// The verdicts, from harmless to harmful. "Not inspected" is never clean: what
-// could not be read completely is Partial with its reasons.
+// The verdicts; Worst orders them. "Not inspected" is never clean: what could
+// not be read completely is Partial with its reasons.
 const (
 	Clean      Verdict = "clean"
 	Partial    Verdict = "partial"
@@ -49,7 +49,7 @@ func Worst(a, b Verdict) Verdict {
 	return a
 }
 
-// Threat reports whether the verdict is a detection (suspicious or malicious).
+// Threat reports whether something was detected: suspicious or malicious.
 func (v Verdict) Threat() bool { return v == Suspicious || v == Malicious }
 
 // Severity grades a detection. The names are those of OCSF.
@@ -208,14 +208,13 @@ type Process struct {
 // Action is something that is done about a finding.
 type Action string
 
-// The actions of design section 2.
+// The actions that a policy or a person can choose.
 const (
 	Allow      Action = "allow"
 	Deny       Action = "deny"
 	Quarantine Action = "quarantine"
 	Delete     Action = "delete"
 	Kill       Action = "kill"
-	Restore    Action = "restore"
 )
 
 // Decision records who chose an action, when and why.

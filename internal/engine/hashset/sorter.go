@@ -24,7 +24,6 @@ type sorter struct {
 	file    *os.File // unlinked
 	buf     []byte
 	order   []ordered
-	sorted  []byte // scratch for one run
 	runs    []int64
 	offset  int64
 }

@@ -42,14 +42,8 @@ func NewBudget(limits engine.Limits, size int64) *Budget {
 	return &Budget{limits: limits, deadline: time.Now().Add(limits.Time), packed: size}
 }
 
-// Limits returns the limits in force, defaults filled in.
-func (b *Budget) Limits() engine.Limits { return b.limits }
-
 // Deadline is when the time for the file is over.
 func (b *Budget) Deadline() time.Time { return b.deadline }
-
-// Exhausted returns the limit that ended unpacking, nil while there is none.
-func (b *Budget) Exhausted() *Failure { return b.stop }
 
 // check fails when the context ended or a limit of the whole file is reached.
 // The end of the caller's context is returned as such: the caller knows why.

@@ -39,8 +39,8 @@ type Config struct {
 	Commands Commands
 	// Report returns the node's state now.
 	Report func() api.Report
-	// Configure is called with every new configuration, and with the stored one
-	// before the manager was reached.
+	// Configure is called with every new configuration; until it returns nil for
+	// one, that one is fetched again.
 	Configure  func(ctx context.Context, c api.NodeConfig) error
 	Conditions *condition.Set
 	Logger     *slog.Logger
@@ -51,10 +51,9 @@ type Config struct {
 // Link is safe for concurrent use.
 type Link struct {
 	Config
-	changed chan struct{} // the manager has a new configuration
-	report  chan struct{} // something worth reporting changed
-	mu      sync.Mutex    // one fetch at a time
-	etag    string        // of the configuration in force
+	report chan struct{} // something worth reporting changed
+	mu     sync.Mutex    // one fetch at a time
+	etag   string        // of the configuration in force
 }
 
 // New returns a link; Run makes it work.
@@ -62,7 +61,7 @@ func New(c Config) *Link {
 	if c.ReportEvery <= 0 {
 		c.ReportEvery = 5 * time.Second
 	}
-	return &Link{Config: c, changed: make(chan struct{}, 1), report: make(chan struct{}, 1)}
+	return &Link{Config: c, report: make(chan struct{}, 1)}
 }
 
 // batchSize bounds one upload.
@@ -74,22 +73,16 @@ func (l *Link) path(rest string) string {
 
 // Run keeps the link until ctx ends.
 func (l *Link) Run(ctx context.Context) error {
-	l.Fetch()
 	return task.Run(ctx, l.upload, l.sendReports, l.follow, l.configure)
 }
-
-// Fetch makes the link ask for the node's configuration soon.
-func (l *Link) Fetch() { wake(l.changed) }
 
 // FetchNow fetches the configuration and returns when it is in force.
 func (l *Link) FetchNow(ctx context.Context) error { return l.fetchConfig(ctx) }
 
 // ReportNow makes the link report soon.
-func (l *Link) ReportNow() { wake(l.report) }
-
-func wake(c chan struct{}) {
+func (l *Link) ReportNow() {
 	select {
-	case c <- struct{}{}:
+	case l.report <- struct{}{}:
 	default:
 	}
 }
@@ -205,7 +198,8 @@ func (l *Link) follow(ctx context.Context) error {
 	}
 }
 
-// configure fetches the configuration when told so, and now and then anyway.
+// configure fetches the configuration now and then, should a command that says
+// so be late.
 func (l *Link) configure(ctx context.Context) error {
 	for {
 		wait := time.Minute
@@ -213,11 +207,8 @@ func (l *Link) configure(ctx context.Context) error {
 			l.Logger.WarnContext(ctx, "configuration was not fetched", slog.Any("error", err))
 			wait = 2 * time.Second
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-l.changed:
-		case <-time.After(wait):
+		if err := pause(ctx, wait); err != nil {
+			return err
 		}
 	}
 }

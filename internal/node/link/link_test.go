@@ -273,7 +273,7 @@ func TestConfiguration(t *testing.T) {
 
 	s.run(t)
 	with(s.manager, func() bool { s.manager.config.Epoch, s.manager.tag = 8, `"2"`; return true })
-	s.Fetch()
+	require.NoError(t, s.FetchNow(t.Context()))
 	eventually(t, "new configuration", func() bool { return s.configurations() == 2 })
 	with(s.manager, func() bool { s.manager.away = true; return true })
 	require.ErrorIs(t, s.FetchNow(t.Context()), api.ErrUnreachable)

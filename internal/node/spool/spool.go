@@ -1,6 +1,6 @@
 // Package spool keeps what a node has to tell its manager until the manager
 // has acknowledged it, and the findings that are still open on this node. What
-// Record and Add have returned for survives kill -9 and power loss.
+// Record and the Add functions have returned for survives kill -9 and power loss.
 package spool
 
 import (
@@ -75,9 +75,9 @@ func (s *Spool) wake() {
 	}
 }
 
-// FindingKey is what makes two detections the same finding: the same object at
+// findingKey is what makes two detections the same finding: the same object at
 // the same place of the same workload.
-func FindingKey(f *threat.Finding) string {
+func findingKey(f *threat.Finding) string {
 	return f.Workload.ID + "\x00" + f.Location.Path + "\x00" + f.Object.String()
 }
 
@@ -130,7 +130,7 @@ func (s *Spool) Record(ctx context.Context, f *threat.Finding) (known bool, err 
 // new one with sql.ErrNoRows.
 func (s *Spool) find(ctx context.Context, tx *sql.Tx, f *threat.Finding) (key string, payload []byte, err error) {
 	const read = "SELECT payload FROM finding WHERE key = ?"
-	key = FindingKey(f)
+	key = findingKey(f)
 	if err = tx.QueryRowContext(ctx, read, key).Scan(&payload); !errors.Is(err, sql.ErrNoRows) {
 		return key, payload, err
 	}
@@ -210,7 +210,7 @@ func (s *Spool) Finding(ctx context.Context, id string) (threat.Finding, bool, e
 
 // update stores a finding under the key it was recorded with.
 func update(ctx context.Context, tx *sql.Tx, f *threat.Finding) error {
-	key := FindingKey(f)
+	key := findingKey(f)
 	err := tx.QueryRowContext(ctx, "SELECT key FROM finding WHERE id = ?", f.ID).Scan(&key)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
@@ -297,8 +297,8 @@ func enqueue(ctx context.Context, tx *sql.Tx, kind, id string, v any) error {
 	return nil
 }
 
-// AddItem queues a quarantine item, AddResult a command's result, AddScan a
-// scan's progress; a newer version replaces one that was not uploaded yet.
+// AddItem queues a quarantine item; a newer version replaces one that was not
+// uploaded yet, here and in AddResult and AddScan.
 func (s *Spool) AddItem(ctx context.Context, i api.QuarantineItem) error {
 	return s.add(ctx, "item", i.ID, i)
 }
@@ -416,7 +416,7 @@ func (s *Spool) Ack(ctx context.Context, seq int64) error {
 	return nil
 }
 
-// Setting returns a stored value, such as the last command seen.
+// Setting returns a stored value, such as the configuration in force.
 func (s *Spool) Setting(ctx context.Context, key string) ([]byte, bool, error) {
 	var v []byte
 	err := s.db.QueryRowContext(ctx, "SELECT value FROM setting WHERE key = ?", key).Scan(&v)

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -116,16 +115,6 @@ func openSource(path string, info fs.FileInfo) (source, error) {
 		return nil, errors.Join(fmt.Errorf("opening image %s: %w", path, err), f.Close())
 	}
 	return a, nil
-}
-
-// IsLayout reports whether a directory looks like an OCI image layout.
-func IsLayout(dir string) bool {
-	for _, name := range []string{"oci-layout", "index.json"} {
-		if info, err := os.Lstat(filepath.Join(dir, name)); err != nil || !info.Mode().IsRegular() {
-			return false
-		}
-	}
-	return true
 }
 
 // Layers returns the layers, each once per digest, in the order they were
