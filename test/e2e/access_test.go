@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/lazaret/lazaret/internal/threat"
+	"github.com/lazaret/lazaret/internal/workload/containerdtest"
 )
 
 // a file with the test file's content but its first letter.
@@ -55,6 +57,30 @@ func testLowerLayer(t *testing.T, s *stand) {
 	require.Equal(t, imageBad, f.Location.Image)
 	require.Empty(t, f.VaultID)
 	require.Equal(t, "EPERM", act(t, c, "open", "/opt/lower"), "it is still there and still denied")
+}
+
+// testEntrypoint: a container whose own program is malicious does not run it,
+// and the finding names the container although its runtime has hardly heard of
+// it.
+func testEntrypoint(t *testing.T, s *stand) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	c, err := s.rt.RunSpec(ctx, containerdtest.Spec{
+		ID: "entrypoint", Image: imageBad, Args: []string{"/opt/lower"}, Labels: map[string]string{labelName: "deny"},
+	})
+	require.NoError(t, err, "the runtime reports the start before the program is executed")
+	t.Cleanup(func() { require.NoError(t, c.Stop(context.Background())) })
+	s.within(t, 10*time.Second, "the container ends", func() bool {
+		list, err := s.rt.Ctr(ctx, "task", "ls")
+		return err == nil && strings.Contains(list, "STOPPED")
+	})
+	f := s.finding(t, c, "/opt/lower", func(*threat.Finding) bool { return true })
+	require.Equal(t, "exec", f.Trigger)
+	require.Equal(t, "deny", f.Policy, "by its labels")
+	require.Equal(t, imageBad, f.Workload.Image)
+	out, err := c.Output()
+	require.NoError(t, err)
+	require.Contains(t, out, "operation not permitted")
 }
 
 // testBindMount: a file in a volume is denied and taken like any other.

@@ -22,6 +22,7 @@ func TestHost(t *testing.T) {
 	}{
 		{"Denied", testDenied},
 		{"LowerLayer", testLowerLayer},
+		{"Entrypoint", testEntrypoint},
 		{"BindMount", testBindMount},
 		{"SharedMapping", testSharedMapping},
 		{"Quarantine", testQuarantine},
