@@ -85,7 +85,7 @@ const (
 // DecideArgs carries a decision of a person on a finding.
 type DecideArgs struct {
 	Finding threat.Finding `json:"finding"`
-	Action  threat.Action  `json:"action"` // quarantine, delete, kill, allow
+	Action  threat.Action  `json:"action"` // as in DecisionRequest
 }
 
 // RestoreArgs asks for a quarantine item to be put back.
@@ -136,8 +136,16 @@ type QuarantineItem struct {
 	ModTime  time.Time       `json:"mod_time"`
 	Taken    time.Time       `json:"taken"`
 	Expires  time.Time       `json:"expires"`
-	State    string          `json:"state"` // storing, held, restored, purged
+	State    string          `json:"state"` // see the Item* constants
 }
+
+// States of a quarantine item.
+const (
+	ItemStoring  = "storing"  // on its way into the vault
+	ItemHeld     = "held"     // in the vault and nowhere else
+	ItemRestored = "restored" // put back
+	ItemPurged   = "purged"   // deleted; the record stays for a while
+)
 
 // ScanRequest describes what to scan.
 type ScanRequest struct {
@@ -161,12 +169,21 @@ type Scan struct {
 	ID       string      `json:"id"`
 	Node     string      `json:"node,omitempty"`
 	Request  ScanRequest `json:"request"`
-	State    string      `json:"state"` // queued, running, done, cancelled, failed
+	State    string      `json:"state"` // see the Scan* constants
 	Error    string      `json:"error,omitempty"`
 	Started  time.Time   `json:"started"`
 	Finished *time.Time  `json:"finished,omitempty"`
 	Summary  ScanSummary `json:"summary"`
 }
+
+// States of a scan.
+const (
+	ScanQueued    = "queued"
+	ScanRunning   = "running"
+	ScanDone      = "done"
+	ScanCancelled = "cancelled"
+	ScanFailed    = "failed"
+)
 
 // ScanSummary counts what a scan saw. Files are on the target, Objects include
 // members of archives.
@@ -188,10 +205,17 @@ type ScanSummary struct {
 	Epoch   threat.Epoch  `json:"epoch"`
 }
 
-// ScanLine is one line of a scan's JSONL stream: an object, or at the end the
-// summary. Progress lines are sent on streams that ask for them.
+// Kinds of lines.
+const (
+	LineObject   = "object"
+	LineProgress = "progress" // on streams that ask for it
+	LineSummary  = "summary"  // the last line
+	LineError    = "error"    // the last line of a scan that failed; Path is the error's text
+)
+
+// ScanLine is one line of a scan's JSONL stream.
 type ScanLine struct {
-	Kind       string             `json:"kind"` // object, progress, summary
+	Kind       string             `json:"kind"` // see the Line* constants
 	Path       string             `json:"path,omitempty"`
 	SHA256     threat.Hash        `json:"sha256,omitzero"`
 	Size       int64              `json:"size,omitempty"`
@@ -206,9 +230,15 @@ type ScanLine struct {
 	Summary    *ScanSummary       `json:"summary,omitempty"`
 }
 
+// Decisions that close a finding: nothing is done about the file.
+const (
+	Resolve threat.Action = "resolve"
+	Dismiss threat.Action = "dismiss" // a false positive
+)
+
 // DecisionRequest is a person's decision on a finding.
 type DecisionRequest struct {
-	Action   threat.Action `json:"action"` // quarantine, delete, kill, allow, or "resolve" / "dismiss" for triage
+	Action   threat.Action `json:"action"` // quarantine, delete, kill, allow, or Resolve, Dismiss
 	Reason   string        `json:"reason"`
 	AllowFor string        `json:"allow_for,omitempty"` // with allow: a duration such as "720h"
 }
@@ -313,9 +343,16 @@ type Version struct {
 type CommandState struct {
 	Command
 	Node   string         `json:"node"`
-	State  string         `json:"state"` // pending, done, failed
+	State  string         `json:"state"` // see the Command* constants
 	Result *CommandResult `json:"result,omitempty"`
 }
+
+// States of a command.
+const (
+	CommandPending = "pending"
+	CommandDone    = "done"
+	CommandFailed  = "failed"
+)
 
 // AuditCheckpoint is the newest signed tree head.
 type AuditCheckpoint struct {

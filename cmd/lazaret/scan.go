@@ -77,7 +77,7 @@ func (localScanner) Scan(ctx context.Context, c config.Config, r api.ScanRequest
 	defer func() { stop(); <-written }()
 	scanner := scan.Scanner{Service: service, Targets: &target.Resolver{Images: target.ImageFiles{}, Stdin: os.Stdin}}
 	return scanner.Run(ctx, r, scan.Options{Limits: c.Engine.Limits, Progress: 200 * time.Millisecond}, func(l api.ScanLine) error {
-		if l.Kind == "summary" {
+		if l.Kind == api.LineSummary {
 			return nil
 		}
 		return sink(l)

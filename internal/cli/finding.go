@@ -133,7 +133,7 @@ exit code 2 if it could not.`,
 				if err := a.print(f, func(w *output.Writer) { drawFinding(w, &f) }); err != nil {
 					return err
 				}
-				if n := len(f.Decisions); n > 0 && f.Decisions[n-1].Result == "failed" {
+				if n := len(f.Decisions); n > 0 && f.Decisions[n-1].Result == threat.ResultFailed {
 					return fmt.Errorf("the decision could not be carried out: %s", f.Decisions[n-1].Detail)
 				}
 				return nil
@@ -153,7 +153,7 @@ func (a *app) awaitDecision(ctx context.Context, client *api.Client, f threat.Fi
 	end := time.Now().Add(wait)
 	for delay := 50 * time.Millisecond; ; delay = min(2*delay, time.Second) {
 		n := len(f.Decisions)
-		if n == 0 || f.Decisions[n-1].Result != "pending" {
+		if n == 0 || f.Decisions[n-1].Result != threat.ResultPending {
 			return f, nil
 		}
 		if time.Now().After(end) {

@@ -206,7 +206,7 @@ func (n names) show(path string) string {
 // runScan uses the daemon if it answers, else scans in this process.
 func (a *app) runScan(ctx context.Context, c config.Config, f *scanFlags, bar *progress, sink func(api.ScanLine) error) (api.ScanSummary, error) {
 	handle := func(l api.ScanLine) error {
-		if l.Kind == "progress" {
+		if l.Kind == api.LineProgress {
 			bar.update(l.Summary, l.Path)
 			return nil
 		}
@@ -267,12 +267,12 @@ func (a *app) daemonScan(ctx context.Context, c config.Config, r api.ScanRequest
 			return sum, fmt.Errorf("reading scan results: %w", err)
 		}
 		switch l.Kind {
-		case "summary":
+		case api.LineSummary:
 			if l.Summary == nil {
 				return sum, errors.New("reading scan results: the summary is empty")
 			}
 			return *l.Summary, nil
-		case "error":
+		case api.LineError:
 			return sum, errors.New(l.Path)
 		}
 		if err := sink(l); err != nil {

@@ -62,7 +62,7 @@ func (r *jsonlReport) line(l api.ScanLine) error {
 }
 
 func (r *jsonlReport) end(s *api.ScanSummary) error {
-	if err := r.e.Encode(api.ScanLine{Kind: "summary", Summary: s}); err != nil {
+	if err := r.e.Encode(api.ScanLine{Kind: api.LineSummary, Summary: s}); err != nil {
 		return err
 	}
 	return r.w.Flush()

@@ -112,7 +112,7 @@ func (m *Manager) await(ctx context.Context, id string, u *upload, cmd api.Comma
 		case r := <-u.body:
 			return r, nil
 		case <-changed:
-			if c, err := m.store.Command(ctx, cmd.ID); err == nil && c.State == "failed" {
+			if c, err := m.store.Command(ctx, cmd.ID); err == nil && c.State == api.CommandFailed {
 				m.uploads.take(id, u.node)
 				return nil, conflict("node %s could not export the item: %s", u.node, c.Result.Error)
 			}

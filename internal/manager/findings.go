@@ -106,11 +106,11 @@ func (m *Manager) decide(ctx context.Context, in *decideIn) (*tagged[threat.Find
 
 // carryOut writes the decision and whatever follows from it.
 func (m *Manager) carryOut(ctx context.Context, tx *store.Tx, f threat.Finding, r api.DecisionRequest, by string, life time.Duration) error {
-	d := threat.Decision{Action: r.Action, By: by, Reason: r.Reason, At: tx.Now, Result: "done"}
+	d := threat.Decision{Action: r.Action, By: by, Reason: r.Reason, At: tx.Now, Result: threat.ResultDone}
 	switch r.Action {
-	case "resolve", "dismiss":
+	case api.Resolve, api.Dismiss:
 		state := threat.Resolved
-		if r.Action == "dismiss" {
+		if r.Action == api.Dismiss {
 			state = threat.Dismissed
 		}
 		if err := tx.Triage(ctx, f.ID, state); err != nil {
@@ -144,7 +144,7 @@ func (m *Manager) carryOut(ctx context.Context, tx *store.Tx, f threat.Finding, 
 	if err != nil {
 		return err
 	}
-	d.Result = "pending"
+	d.Result = threat.ResultPending
 	return tx.AddDecision(ctx, f.ID, d, cmd.ID)
 }
 

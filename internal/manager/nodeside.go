@@ -229,11 +229,11 @@ func (i intake) failScan(ctx context.Context, c api.Command, r api.CommandResult
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
-	if err != nil || (s.State != "queued" && s.State != "running") {
+	if err != nil || (s.State != api.ScanQueued && s.State != api.ScanRunning) {
 		return err
 	}
 	done := r.Done
-	s.State, s.Error, s.Finished = "failed", r.Error, &done
+	s.State, s.Error, s.Finished = api.ScanFailed, r.Error, &done
 	if _, err := i.tx.PutScan(ctx, i.batch, s); err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (m *Manager) getItem(ctx context.Context, in *ByID) (*answer[api.Quarantine
 // held returns an item that is still in its vault.
 func held(ctx context.Context, r store.Reader, id string) (api.QuarantineItem, error) {
 	i, err := r.Item(ctx, id)
-	if err == nil && i.State != "held" {
+	if err == nil && i.State != api.ItemHeld {
 		err = conflict("the item is not in quarantine: it is %s", i.State)
 	}
 	return i, err

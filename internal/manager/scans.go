@@ -49,7 +49,7 @@ func (m *Manager) createScan(ctx context.Context, in *scanIn) (*answer[api.Scan]
 			return api.Scan{}, err
 		}
 		r.ID = store.NewID()
-		s := api.Scan{ID: r.ID, Node: r.Node, Request: r, State: "queued", Started: tx.Now}
+		s := api.Scan{ID: r.ID, Node: r.Node, Request: r, State: api.ScanQueued, Started: tx.Now}
 		e.Target, e.Detail = "scan/"+s.ID, detail(r)
 		cmd, err := command(ctx, tx, r.Node, api.VerbScan, e.Actor, "", r)
 		if err != nil {
@@ -99,7 +99,7 @@ func (m *Manager) cancelScan(ctx context.Context, in *cancelIn) (*answer[api.Acc
 		if err != nil {
 			return api.Accepted{}, err
 		}
-		if s.State != "queued" && s.State != "running" {
+		if s.State != api.ScanQueued && s.State != api.ScanRunning {
 			return api.Accepted{}, conflict("the scan has ended: it is %s", s.State)
 		}
 		e.Target = "scan/" + s.ID

@@ -15,13 +15,13 @@ import (
 // The phases of an item. Each is written durably before the first step that
 // belongs to it.
 const (
-	phaseStoring   = "storing"   // content is being copied; the original is untouched
-	phaseRemoving  = "removing"  // content is safe in the vault; the original is being removed
-	phaseHeld      = "held"      // content only in the vault
-	phaseRestoring = "restoring" // content is being put back
-	phaseRestored  = "restored"  // content only at the place it was restored to
-	phasePurged    = "purged"    // content deleted, the record stays for a while
-	phaseDeleting  = "deleting"  // an original is being deleted without a copy
+	phaseStoring   = api.ItemStoring  // content is being copied; the original is untouched
+	phaseRemoving  = "removing"       // content is safe in the vault; the original is being removed
+	phaseHeld      = api.ItemHeld     // content only in the vault
+	phaseRestoring = "restoring"      // content is being put back
+	phaseRestored  = api.ItemRestored // content only at the place it was restored to
+	phasePurged    = api.ItemPurged   // content deleted, the record stays for a while
+	phaseDeleting  = "deleting"       // an original is being deleted without a copy
 )
 
 // Item is one file in the vault with everything needed to put it back.

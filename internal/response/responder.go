@@ -14,14 +14,6 @@ import (
 	"github.com/lazaret/lazaret/internal/threat"
 )
 
-// The results of a decision.
-const (
-	ResultDone    = "done"
-	ResultFailed  = "failed"
-	ResultPending = "pending" // waits for a person
-	ResultWould   = "would"   // not carried out: the policy only monitors
-)
-
 // Containers finds a running process of a workload, whose mount namespace
 // shows the workload's files.
 type Containers interface {
@@ -68,12 +60,12 @@ func (r *Responder) Apply(ctx context.Context, f threat.Finding, d policy.Decisi
 		rec := threat.Decision{Action: action, By: "policy:" + d.Policy, Reason: d.Why, At: time.Now().UTC()}
 		switch {
 		case d.Mode == policy.Monitor:
-			rec.Result = ResultWould
+			rec.Result = threat.ResultWould
 		case action == threat.Allow || action == threat.Deny:
-			rec.Result = ResultDone
+			rec.Result = threat.ResultDone
 		default:
 			if ok, why := r.Governor.Admit(d.Policy, d.Governor, f.Object); !ok {
-				rec.Result, rec.Detail = ResultPending, why
+				rec.Result, rec.Detail = threat.ResultPending, why
 				break
 			}
 			r.carryOut(ctx, &f, &rec, t)
@@ -89,7 +81,7 @@ func (r *Responder) Decide(ctx context.Context, f threat.Finding, action threat.
 	rec := threat.Decision{Action: action, By: by, Reason: reason, At: time.Now().UTC()}
 	switch action {
 	case threat.Allow, threat.Deny:
-		rec.Result = ResultDone
+		rec.Result = threat.ResultDone
 	default:
 		r.carryOut(ctx, &f, &rec, t)
 	}
@@ -104,9 +96,9 @@ func (r *Responder) Decide(ctx context.Context, f threat.Finding, action threat.
 func settle(f *threat.Finding, d threat.Decision) {
 	f.Decisions = append(slices.Clip(f.Decisions), d)
 	switch {
-	case d.Result == ResultPending:
+	case d.Result == threat.ResultPending:
 		f.State = threat.Waiting
-	case d.Result == ResultDone && (d.Action == threat.Quarantine || d.Action == threat.Delete || d.Action == threat.Kill):
+	case d.Result == threat.ResultDone && (d.Action == threat.Quarantine || d.Action == threat.Delete || d.Action == threat.Kill):
 		f.State = threat.Contained
 	case f.State == "":
 		f.State = threat.Open
@@ -140,9 +132,9 @@ func (r *Responder) carryOut(ctx context.Context, f *threat.Finding, d *threat.D
 	default:
 		err = fmt.Errorf("action %q cannot be carried out", d.Action)
 	}
-	d.Result, d.Detail = ResultDone, detail
+	d.Result, d.Detail = threat.ResultDone, detail
 	if err != nil {
-		d.Result, d.Detail = ResultFailed, err.Error()
+		d.Result, d.Detail = threat.ResultFailed, err.Error()
 		r.Logger.WarnContext(ctx, "response was not carried out", slog.String("finding", f.ID),
 			slog.String("action", string(d.Action)), slog.Any("error", err))
 	}

@@ -89,7 +89,7 @@ func verdictOf(p *threat.Reason) threat.Verdict {
 // before theirs.
 func (r *run) lines(o *outcome) error {
 	l := api.ScanLine{
-		Kind: "object", Path: o.location.Path, Size: o.size,
+		Kind: api.LineObject, Path: o.location.Path, Size: o.size,
 		Workload: o.location.Workload, Image: o.location.Image, Layer: o.location.Layer,
 	}
 	if o.problem != nil {
@@ -159,7 +159,7 @@ func (r *run) progress(ctx context.Context, sources []target.Source) (stop func(
 				s.Elapsed = r.options.Base.Elapsed + time.Since(r.start)
 				s.Epoch = r.service.Epoch()
 				s.Total = max(r.total.Load(), s.Files)
-				return r.sink(api.ScanLine{Kind: "progress", Summary: &s})
+				return r.sink(api.ScanLine{Kind: api.LineProgress, Summary: &s})
 			}) != nil {
 				return
 			}

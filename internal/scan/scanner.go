@@ -79,7 +79,7 @@ func (s *Scanner) Run(ctx context.Context, q api.ScanRequest, o Options, sink fu
 	err = r.do(ctx, sources)
 	r.finish()
 	if err == nil {
-		err = sink(api.ScanLine{Kind: "summary", Summary: &r.sum})
+		err = sink(api.ScanLine{Kind: api.LineSummary, Summary: &r.sum})
 	}
 	return r.sum, err
 }

@@ -223,9 +223,17 @@ type Decision struct {
 	By     string    `json:"by"`               // "policy:NAME", "user:NAME" or "owner:WORKLOAD"
 	Reason string    `json:"reason"`           // why, in words
 	At     time.Time `json:"at"`               // when decided
-	Result string    `json:"result"`           // "done", "failed", "pending", "would" (shadow mode)
+	Result string    `json:"result"`           // see the Result* constants
 	Detail string    `json:"detail,omitempty"` // the error or what was done
 }
+
+// The results of a decision.
+const (
+	ResultDone    = "done"
+	ResultFailed  = "failed"
+	ResultPending = "pending" // waits for a person, or for the node to carry it out
+	ResultWould   = "would"   // not carried out: the policy only monitors
+)
 
 // State of a finding's triage.
 type State string

@@ -60,12 +60,12 @@ func (t *Tx) Answer(ctx context.Context, node string, res api.CommandResult) (ap
 	if err != nil {
 		return c, err
 	}
-	if c.Node != node || c.State != "pending" {
+	if c.Node != node || c.State != api.CommandPending {
 		return c, fmt.Errorf("unanswered command %s: %w", res.Command, ErrNotFound)
 	}
-	c.State, c.Result, c.Args = "done", &res, nil
+	c.State, c.Result, c.Args = api.CommandDone, &res, nil
 	if !res.OK {
-		c.State = "failed"
+		c.State = api.CommandFailed
 	}
 	b, err := encode("command", c.Command)
 	if err != nil {

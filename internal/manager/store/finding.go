@@ -204,9 +204,9 @@ func (t *Tx) SettleDecision(ctx context.Context, command string, ok bool, detail
 	if err := json.Unmarshal(list[0].body, &d); err != nil {
 		return "", fmt.Errorf("reading decision: %w", err)
 	}
-	d.Result, d.Detail = "done", detail
+	d.Result, d.Detail = threat.ResultDone, detail
 	if !ok {
-		d.Result = "failed"
+		d.Result = threat.ResultFailed
 	}
 	b, err := encode("decision", d)
 	if err != nil {

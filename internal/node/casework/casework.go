@@ -89,7 +89,7 @@ func (d *Desk) Open(ctx context.Context, c guard.Case) error {
 func wait(f *threat.Finding, why string) {
 	f.State = threat.Waiting
 	f.Decisions = append(f.Decisions, threat.Decision{
-		Action: threat.Quarantine, By: "policy:" + f.Policy, At: time.Now().UTC(), Result: response.ResultPending,
+		Action: threat.Quarantine, By: "policy:" + f.Policy, At: time.Now().UTC(), Result: threat.ResultPending,
 		Reason: why, Detail: "access stays denied; decide by hand",
 	})
 	bound(f)
@@ -264,7 +264,7 @@ func (d *Desk) Decide(ctx context.Context, f threat.Finding, action threat.Actio
 	if err := d.store(ctx, &f); err != nil {
 		return f, err
 	}
-	if last := f.Decisions[len(f.Decisions)-1]; last.Result == response.ResultFailed {
+	if last := f.Decisions[len(f.Decisions)-1]; last.Result == threat.ResultFailed {
 		return f, errors.New(last.Detail)
 	}
 	return f, nil
@@ -277,11 +277,11 @@ func (d *Desk) Recovered(ctx context.Context, find func(ctx context.Context, id 
 		if f, ok, err := find(ctx, item.Finding); err != nil {
 			return err
 		} else if ok && all[i].What == "quarantine" {
-			rec := threat.Decision{Action: threat.Quarantine, By: "policy:" + f.Policy, At: time.Now().UTC(), Reason: "finished after a restart", Result: response.ResultDone}
+			rec := threat.Decision{Action: threat.Quarantine, By: "policy:" + f.Policy, At: time.Now().UTC(), Reason: "finished after a restart", Result: threat.ResultDone}
 			if all[i].Done {
 				f.VaultID, f.State = item.ID, threat.Contained
 			} else {
-				rec.Result, rec.Reason = response.ResultFailed, "the service stopped before the file was safe in the vault"
+				rec.Result, rec.Reason = threat.ResultFailed, "the service stopped before the file was safe in the vault"
 			}
 			f.Decisions = append(f.Decisions, rec)
 			if err := d.Records.Update(ctx, &f); err != nil {

@@ -41,7 +41,7 @@ func (r *fakeResponder) Decide(_ context.Context, f threat.Finding, a threat.Act
 	defer r.mu.Unlock()
 	r.targets = append(r.targets, t)
 	f.Decisions = append(f.Decisions, threat.Decision{Action: a, By: by, Reason: reason, Result: r.result, Detail: r.detail})
-	if r.result == response.ResultDone {
+	if r.result == threat.ResultDone {
 		f.State, f.VaultID = threat.Contained, "v"+f.ID
 	}
 	return f
@@ -98,7 +98,7 @@ func newStand(t *testing.T) *stand {
 	s, err := spool.Open(t.Context(), t.TempDir())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	st := &stand{records: &failing{Spool: s}, responder: &fakeResponder{result: response.ResultDone}, conditions: &condition.Set{}}
+	st := &stand{records: &failing{Spool: s}, responder: &fakeResponder{result: threat.ResultDone}, conditions: &condition.Set{}}
 	st.Desk = New(Config{
 		Records: st.records, Responder: st.responder, Items: fakeItems{}, Conditions: st.conditions, Logger: slog.New(slog.DiscardHandler),
 	})
@@ -202,7 +202,7 @@ func TestFull(t *testing.T) {
 	for _, f := range s.next(t).Findings {
 		if f.State == threat.Waiting {
 			waiting++
-			require.Equal(t, response.ResultPending, f.Decisions[0].Result)
+			require.Equal(t, threat.ResultPending, f.Decisions[0].Result)
 			require.Equal(t, "policy:web", f.Decisions[0].By)
 		}
 	}
@@ -246,7 +246,7 @@ func TestDecide(t *testing.T) {
 	require.Equal(t, 7, s.responder.told()[0].PID)
 	require.Len(t, s.next(t).Items, 1)
 
-	s.responder.result, s.responder.detail = response.ResultFailed, "the file is no longer there"
+	s.responder.result, s.responder.detail = threat.ResultFailed, "the file is no longer there"
 	got, err = s.Decide(t.Context(), f, threat.Delete, "user:ann", "confirmed")
 	require.EqualError(t, err, "the file is no longer there")
 	require.Len(t, s.next(t).Findings[0].Decisions, len(got.Decisions), "the failure is stored too")
@@ -294,7 +294,7 @@ func TestRecovered(t *testing.T) {
 	require.Equal(t, "item"+ids[0], f.VaultID)
 	f, _, err = s.records.Finding(t.Context(), ids[1])
 	require.NoError(t, err)
-	require.Equal(t, response.ResultFailed, f.Decisions[0].Result)
+	require.Equal(t, threat.ResultFailed, f.Decisions[0].Result)
 	require.Equal(t, threat.Open, f.State)
 	require.Len(t, s.next(t).Items, 3, "items are reported, those of unknown findings too")
 }

@@ -167,7 +167,7 @@ func with[T any](c api.Command, f func(T) (any, error)) (any, error) {
 
 func (r *Runner) decide(ctx context.Context, c api.Command, a api.DecideArgs) (any, error) {
 	switch a.Action {
-	case "resolve", "dismiss":
+	case api.Resolve, api.Dismiss:
 		return nil, r.Results.Forget(ctx, a.Finding.ID)
 	case threat.Allow:
 		if err := r.Refresh(ctx); err != nil {

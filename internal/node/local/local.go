@@ -100,7 +100,7 @@ func (s *Server) scan(w http.ResponseWriter, r *http.Request) {
 		if err := out.Encode(l); err != nil {
 			return err
 		}
-		if now := time.Now(); l.Kind != "object" || now.Sub(last) > 100*time.Millisecond {
+		if now := time.Now(); l.Kind != api.LineObject || now.Sub(last) > 100*time.Millisecond {
 			last = now
 			return flush.Flush()
 		}
@@ -112,7 +112,7 @@ func (s *Server) scan(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusUnprocessableEntity, err.Error())
 	default:
 		s.Logger.WarnContext(r.Context(), "scan ended early", slog.Any("error", err))
-		_ = out.Encode(api.ScanLine{Kind: "error", Path: err.Error()}) // the caller may be gone
+		_ = out.Encode(api.ScanLine{Kind: api.LineError, Path: err.Error()}) // the caller may be gone
 	}
 }
 

@@ -99,7 +99,7 @@ func (j *Jobs) trouble(err error) {
 func (e *execution) run(ctx, runCtx context.Context) error {
 	store := context.WithoutCancel(ctx)
 	r := e.rec
-	r.State = Running
+	r.State = api.ScanRunning
 	if err := e.save(store); err != nil {
 		return err
 	}
@@ -118,11 +118,11 @@ func (e *execution) run(ctx, runCtx context.Context) error {
 	case ctx.Err() != nil:
 		return e.save(store) // goes on after the restart
 	case errors.Is(context.Cause(runCtx), errCancelled):
-		r.State = Cancelled
+		r.State = api.ScanCancelled
 	case err != nil:
-		r.State, r.Error = Failed, err.Error()
+		r.State, r.Error = api.ScanFailed, err.Error()
 	default:
-		r.State, r.Summary = Done, sum
+		r.State, r.Summary = api.ScanDone, sum
 	}
 	r.Summary.Elapsed = e.base + time.Since(e.began)
 	if e.full {
@@ -142,13 +142,13 @@ type storeError struct{ error }
 // line takes a line of the scan.
 func (e *execution) line(l api.ScanLine) error {
 	switch l.Kind {
-	case "object":
+	case api.LineObject:
 		if e.rec.lines+int64(len(e.lines)) >= e.jobs.cfg.MaxResults {
 			e.full = true
 			return nil
 		}
 		e.lines = append(e.lines, l)
-	case "progress":
+	case api.LineProgress:
 		e.progress.Store(l.Summary)
 		s := e.rec.Scan
 		s.Node, s.Summary = e.jobs.cfg.Node, *l.Summary

@@ -28,15 +28,6 @@ var ErrNotFound = errors.New("there is no such scan")
 // ConditionWrite says that the state of scans cannot be stored.
 const ConditionWrite = "scan_jobs_write"
 
-// States of a scan.
-const (
-	Queued    = "queued"
-	Running   = "running"
-	Done      = "done"
-	Cancelled = "cancelled"
-	Failed    = "failed"
-)
-
 // Runner runs one scan; scan.Scanner does.
 type Runner interface {
 	Run(ctx context.Context, q api.ScanRequest, o scan.Options, sink func(api.ScanLine) error) (api.ScanSummary, error)
@@ -126,7 +117,7 @@ func (j *Jobs) Start(ctx context.Context, q api.ScanRequest) (api.Scan, error) {
 	if q.ID == "" {
 		q.ID = ulid.Make().String()
 	}
-	r := &record{lane: p.String(), Scan: api.Scan{ID: q.ID, Node: j.cfg.Node, Request: q, State: Queued, Started: time.Now().UTC()}}
+	r := &record{lane: p.String(), Scan: api.Scan{ID: q.ID, Node: j.cfg.Node, Request: q, State: api.ScanQueued, Started: time.Now().UTC()}}
 	added, err := j.store.add(ctx, r)
 	if err != nil {
 		return api.Scan{}, err
@@ -237,7 +228,7 @@ func (j *Jobs) cancel(ctx context.Context, id string) (*record, error) {
 		return nil, err
 	}
 	now := time.Now().UTC()
-	r.State, r.Finished, r.Node = Cancelled, &now, j.cfg.Node
+	r.State, r.Finished, r.Node = api.ScanCancelled, &now, j.cfg.Node
 	return r, j.store.save(ctx, r, nil)
 }
 

@@ -107,8 +107,8 @@ func TestRunsAndKeepsResults(t *testing.T) {
 	defer start(t, j)()
 	s, err := j.Start(ctx, api.ScanRequest{Paths: []string{"/x"}})
 	require.NoError(t, err)
-	require.Equal(t, Queued, s.State)
-	s = await(t, j, s.ID, Done)
+	require.Equal(t, api.ScanQueued, s.State)
+	s = await(t, j, s.ID, api.ScanDone)
 	require.EqualValues(t, 2500, s.Summary.Files)
 	require.NotNil(t, s.Finished)
 	require.Equal(t, "n1", s.Node)
@@ -128,7 +128,7 @@ func TestRunsAndKeepsResults(t *testing.T) {
 	require.Equal(t, "2490", got[249])
 	again, err := j.Start(ctx, api.ScanRequest{ID: s.ID, Paths: []string{"/x"}})
 	require.NoError(t, err)
-	require.Equal(t, Done, again.State, "a retry starts nothing")
+	require.Equal(t, api.ScanDone, again.State, "a retry starts nothing")
 }
 
 func TestResumesAfterRestart(t *testing.T) {
@@ -154,7 +154,7 @@ func TestResumesAfterRestart(t *testing.T) {
 	r.at = nil
 	j = open(t, Config{Dir: dir, Runner: r})
 	defer start(t, j)()
-	s = await(t, j, s.ID, Done)
+	s = await(t, j, s.ID, api.ScanDone)
 	require.EqualValues(t, 100, s.Summary.Files)
 	page, err := j.Results(ctx, s.ID, "", 500)
 	require.NoError(t, err)
@@ -184,7 +184,7 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 	r.at = nil
 	j = open(t, Config{Dir: dir, Runner: r})
 	defer start(t, j)()
-	s = await(t, j, s.ID, Done)
+	s = await(t, j, s.ID, api.ScanDone)
 	require.EqualValues(t, 100_000, s.Summary.Files)
 	require.EqualValues(t, 10_000, s.Summary.Malicious)
 	rec, err := j.store.get(ctx, s.ID)
@@ -211,9 +211,9 @@ func TestCancel(t *testing.T) {
 	waiting, err := j.Start(ctx, api.ScanRequest{Paths: []string{"/y"}})
 	require.NoError(t, err)
 	require.NoError(t, j.Cancel(ctx, waiting.ID))
-	require.Equal(t, Cancelled, await(t, j, waiting.ID, Cancelled).State)
+	require.Equal(t, api.ScanCancelled, await(t, j, waiting.ID, api.ScanCancelled).State)
 	require.NoError(t, j.Cancel(ctx, running.ID))
-	s := await(t, j, running.ID, Cancelled)
+	s := await(t, j, running.ID, api.ScanCancelled)
 	require.EqualValues(t, 5, s.Summary.Files)
 	require.NoError(t, j.Cancel(ctx, running.ID), "again is no error")
 	require.ErrorIs(t, j.Cancel(ctx, "nobody"), ErrNotFound)
@@ -226,7 +226,7 @@ func TestFailure(t *testing.T) {
 	defer start(t, j)()
 	s, err := j.Start(context.Background(), api.ScanRequest{Container: "x", Priority: "scheduled"})
 	require.NoError(t, err)
-	require.Equal(t, "container is gone", await(t, j, s.ID, Failed).Error)
+	require.Equal(t, "container is gone", await(t, j, s.ID, api.ScanFailed).Error)
 }
 
 func TestBounds(t *testing.T) {
@@ -240,7 +240,7 @@ func TestBounds(t *testing.T) {
 		require.NoError(t, err)
 		ids = append(ids, s.ID)
 	}
-	s := await(t, j, ids[3], Done)
+	s := await(t, j, ids[3], api.ScanDone)
 	require.Contains(t, s.Error, "first 3 results")
 	page, err := j.Results(ctx, s.ID, "", 0)
 	require.NoError(t, err)
