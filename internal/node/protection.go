@@ -103,8 +103,12 @@ func own(supervisor, session int) func(pid int) bool {
 }
 
 // Run watches until ctx ends. The marks of a service before this one are still
-// there; from Started on this driver answers for them.
+// there; from Started on this driver answers for them. What is configured is
+// marked before, so that "ready" means protected.
 func (p *protection) Run(ctx context.Context) error {
+	if p.driver != nil {
+		p.mark(ctx)
+	}
 	if p.n.cfg.Started != nil {
 		if err := p.n.cfg.Started(ctx); err != nil {
 			return err

@@ -18,7 +18,7 @@ func (g *Guard) newCase(ev *event.File, w threat.Workload, p *policy.Policy, r *
 	place, _ := g.locate(ev, w)
 	c := &Case{Key: ev.Key, PID: ev.PID, Place: place, Finding: threat.Finding{
 		Time: ev.Time, LastSeen: ev.Time, Node: g.Node, Workload: w, Object: r.Hash, Size: r.Size,
-		Location: place.Location(w), Trigger: string(ev.Op), Verdict: r.Verdict, Severity: r.Severity(),
+		Location: place.Location(w), Trigger: string(ev.Op), Verdict: r.Verdict, Severity: grade(r),
 		Epoch: r.Epoch, Policy: p.Name(), State: threat.Open, Count: 1,
 	}}
 	Describe(&c.Finding, r.Objects)
@@ -32,6 +32,20 @@ func (g *Guard) newCase(ev *event.File, w threat.Workload, p *policy.Policy, r *
 		Hash: r.Hash, Detections: c.Finding.Detections, Allowed: g.Allowed(r.Hash), Now: time.Now(),
 	})
 	return c
+}
+
+// grade is a finding's severity: that of its detections, or one that fits the
+// verdict where there are none, as for content that crashed the engine.
+func grade(r *scan.Report) threat.Severity {
+	switch s := r.Severity(); {
+	case s != "":
+		return s
+	case r.Verdict == threat.Malicious:
+		return threat.High
+	case r.Verdict == threat.Suspicious:
+		return threat.Medium
+	}
+	return threat.Low // denied for what is not known, not for what is
 }
 
 // Describe copies detections and reasons of all objects of a file into a
@@ -80,7 +94,7 @@ func (g *Guard) Hit(ctx context.Context, h scan.Hit) error {
 		Place: workload.Place{Path: h.Location.Path, HostPath: h.Location.HostPath, Layer: h.Location.Layer, Writable: h.Location.Layer == "" || h.Location.Layer == workload.LayerUpper},
 		Finding: threat.Finding{
 			Time: now, LastSeen: now, Node: g.Node, Workload: w, Object: h.Report.Hash, Size: h.Report.Size,
-			Location: h.Location, Trigger: "scan", Verdict: h.Report.Verdict, Severity: h.Report.Severity(),
+			Location: h.Location, Trigger: "scan", Verdict: h.Report.Verdict, Severity: grade(&h.Report),
 			Epoch: h.Report.Epoch, Policy: p.Name(), State: threat.Open, Count: 1,
 		},
 	}

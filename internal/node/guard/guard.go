@@ -353,16 +353,19 @@ func (g *Guard) blind(w threat.Workload, p *policy.Policy, r *scan.Report) polic
 	})
 }
 
-// record makes the finding of a threat and returns what the policy decided. It
-// may take long.
+// record makes the finding of a threat, or of what is denied because it could
+// not be inspected, and returns what the policy decided. It may take long.
 func (g *Guard) record(ctx context.Context, ev *event.File, w threat.Workload, p *policy.Policy, r *scan.Report, note string) policy.Decision {
 	c := g.newCase(ev, w, p, r)
 	if note != "" {
 		c.Decision.Why += "; " + note
 	}
 	g.Scans.Remember(r.Hash, c.Finding.Location)
-	if r.Verdict.Threat() && c.Decision.Excluded == nil && !g.Allowed(r.Hash) && !g.repeats.again(repeated(c)) {
-		g.stats.Threats.Add(1)
+	worth := r.Verdict.Threat() || (c.Decision.Denies() && ev.Op != event.Write)
+	if worth && c.Decision.Excluded == nil && !g.Allowed(r.Hash) && !g.repeats.again(repeated(c)) {
+		if r.Verdict.Threat() {
+			g.stats.Threats.Add(1)
+		}
 		if err := g.Cases.Open(ctx, *c); err != nil {
 			g.repeats.forget(repeated(c)) // the next access records it
 			g.unrecorded(ctx, err)
