@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -88,6 +89,18 @@ func TestRulesAgainstSamples(t *testing.T) {
 		require.NotEmpty(t, r.Description, r.Name)
 		require.Equal(t, "Lazaret", r.Author, r.Name)
 	}
+}
+
+// A program that carries scripts in itself, as the compiled form of this very
+// package does, is none.
+func TestRulesAgainstOwnPackage(t *testing.T) {
+	s, _ := scanner(t)
+	object := filepath.Join(t.TempDir(), "builtin.a")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", object, ".").CombinedOutput()
+	require.NoError(t, err, string(out))
+	data, err := os.ReadFile(object)
+	require.NoError(t, err)
+	require.Empty(t, matches(t, s, data))
 }
 
 // Nothing in this source tree may match: neither the rules nor the samples as

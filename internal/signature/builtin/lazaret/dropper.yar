@@ -18,6 +18,8 @@ rule Lazaret_Dropper_Wipe {
         $wipe5 = /\b(rm\s{1,4}-[rf]{1,2}\s{1,4}|cat \/dev\/null\s{0,4}>\s{0,4})\/var\/log\/(wtmp|lastlog|secure|auth\.log|messages|btmp|syslog)\b/
     condition:
         filesize < 128KB and ($fetch or $fetch_cd) and $chmod and any of ($wipe*)
+        // Text: a compiled program that carries such a script in itself is something else.
+        and for all i in (0..511) : (i >= filesize or uint8(i) != 0)
 }
 
 rule Lazaret_Dropper_Rivals {
@@ -32,6 +34,8 @@ rule Lazaret_Dropper_Rivals {
         $start = /\b(nohup|chmod|setsid|crontab)\b/
     condition:
         filesize < 256KB and #rival >= 3 and $fetch and $start
+        // Text: a compiled program that carries such a script in itself is something else.
+        and for all i in (0..511) : (i >= filesize or uint8(i) != 0)
 }
 
 rule Lazaret_Dropper_Cron {
@@ -44,6 +48,8 @@ rule Lazaret_Dropper_Cron {
         $line = /(\*|\*\/[0-9]{1,2})\s{1,4}\*\s{1,4}\*\s{1,4}\*\s{1,4}\*\s{1,4}[^\n]{0,120}\b(curl|wget)\s[^\n]{1,300}\|\s{0,4}(\/usr)?(\/bin\/)?(sudo )?(ba|da|z)?sh\b/
     condition:
         filesize < 256KB and $line
+        // Text: a compiled program that carries such a script in itself is something else.
+        and for all i in (0..511) : (i >= filesize or uint8(i) != 0)
 }
 
 rule Lazaret_Dropper_Encoded {
@@ -57,4 +63,6 @@ rule Lazaret_Dropper_Encoded {
         $python = /\bexec\s{0,4}\(\s{0,4}(__import__\s{0,4}\(\s{0,4}["']base64["']\s{0,4}\)|base64|codecs)\s{0,4}\.\s{0,4}b64decode\s{0,4}\(\s{0,4}b?["'][A-Za-z0-9+\/=]{120}/
     condition:
         filesize < 1MB and any of them
+        // Text: a compiled program that carries such a script in itself is something else.
+        and for all i in (0..511) : (i >= filesize or uint8(i) != 0)
 }
