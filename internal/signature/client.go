@@ -48,7 +48,7 @@ type ClientConfig struct {
 	Root []byte
 	// Now is the clock; default time.Now.
 	Now func() time.Time
-	// Logger; default slog.Default.
+	// Logger; default: discard.
 	Logger *slog.Logger
 }
 
@@ -69,7 +69,7 @@ func NewClient(c ClientConfig) (*Client, error) {
 		c.Now = time.Now
 	}
 	if c.Logger == nil {
-		c.Logger = slog.Default()
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	c.URL = strings.TrimSuffix(c.URL, "/")
 	cl := &Client{c: c, blobs: blobs{filepath.Join(c.Dir, "blobs")}}
@@ -118,7 +118,7 @@ func (c *Client) Update(ctx context.Context) (epoch threat.Epoch, changed bool, 
 	old, err := c.Bundle()
 	switch {
 	case errors.Is(err, ErrInvalid):
-		c.c.Logger.Warn("replacing the damaged bundle", "error", err)
+		c.c.Logger.Warn("replacing the damaged bundle", slog.Any("error", err))
 		old = nil
 	case err != nil && !errors.Is(err, ErrUnpublished):
 		return 0, false, err
@@ -228,7 +228,7 @@ func (c *Client) dropDamaged() {
 		path := filepath.Join(c.metadataDir(), role+".json")
 		data, err := os.ReadFile(path)
 		if err == nil && !json.Valid(data) {
-			c.c.Logger.Warn("removing damaged metadata", "path", path, "error", os.Remove(path))
+			c.c.Logger.Warn("removing damaged metadata", slog.String("path", path), slog.Any("error", os.Remove(path)))
 		}
 	}
 }

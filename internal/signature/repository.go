@@ -34,7 +34,7 @@ type RepositoryConfig struct {
 	Keep int
 	// Now is the clock; default time.Now.
 	Now func() time.Time
-	// Logger; default slog.Default.
+	// Logger; default: discard.
 	Logger *slog.Logger
 	// Conditions is told when renewing signatures does not work; may be nil.
 	Conditions *condition.Set
@@ -67,7 +67,7 @@ func openRepository(c RepositoryConfig, step stepFunc) (*Repository, error) {
 		c.Now = time.Now
 	}
 	if c.Logger == nil {
-		c.Logger = slog.Default()
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Keep <= 0 {
 		c.Keep = 10
@@ -141,7 +141,7 @@ func (r *Repository) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if err := r.Renew(); err != nil {
-			r.logger.Error("renewing signatures of the bundle", "error", err)
+			r.logger.Error("renewing signatures of the bundle", slog.Any("error", err))
 			r.raise(err)
 		} else if r.conditions != nil {
 			r.conditions.Clear("signatures_not_renewed")
@@ -263,7 +263,7 @@ func (r *Repository) publishNext(ctx context.Context, m Manifest) (api.Bundle, e
 		return api.Bundle{}, err
 	}
 	if err := r.collect(); err != nil {
-		r.logger.Warn("collecting old bundles", "error", err) // the bundle is published all the same
+		r.logger.Warn("collecting old bundles", slog.Any("error", err)) // the bundle is published all the same
 	}
 	return m.Bundle(true), nil
 }

@@ -117,7 +117,7 @@ func (s *Store) Compile(ctx context.Context, b *Bundle, compiler Compiler) (*Com
 		return c, nil, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.logger.Warn("compiling damaged signatures again", "epoch", b.Manifest.Epoch, "error", err)
+		s.logger.Warn("compiling damaged signatures again", slog.Any("epoch", b.Manifest.Epoch), slog.Any("error", err))
 	}
 	tmp, err := os.MkdirTemp(s.dir, ".new-*")
 	if err != nil {

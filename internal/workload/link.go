@@ -52,7 +52,7 @@ func (l *Link) set(err error) {
 	case err == nil && old != nil:
 		l.log.Info("inventory of workloads is complete")
 	case err != nil && (old == nil || errors.Is(old, ErrNotConnected)):
-		l.log.Warn("inventory of workloads is out of date", "error", err)
+		l.log.Warn("inventory of workloads is out of date", slog.Any("error", err))
 	}
 }
 

@@ -28,8 +28,8 @@ type Handler interface {
 	Access(ctx context.Context, ev *event.File) Answer
 	// Written is told that a file was closed after writing. Nobody waits.
 	Written(ctx context.Context, ev *event.File)
-	// Overflow is told that events were lost: whatever changed meanwhile on
-	// the protected file systems must be scanned again.
+	// Overflow is told that events were lost: files may have been written on
+	// the protected file systems without a call of Written.
 	Overflow(ctx context.Context)
 }
 
@@ -175,9 +175,6 @@ func (d *Driver) SetFailClosed(closed bool) { d.closed.Store(closed) }
 // second unless it waits for a place, at most an eighth of a deadline.
 func (d *Driver) Beat() time.Time { return time.Unix(0, d.beat.Load()) }
 
-// Deadline returns the longest wait of an opener.
-func (d *Driver) Deadline() time.Duration { return d.cfg.Deadline }
-
 // Run answers events until ctx ends, then answers those it has read and
 // returns nil. Events still in the kernel's queue are left there: they proceed
 // when the last copy of the group closes, or are read by the next owner.
@@ -220,7 +217,7 @@ func (d *Driver) guard(f func()) {
 	defer func() {
 		if p := recover(); p != nil {
 			d.count.panics.Add(1)
-			d.cfg.Logger.Error("handler panicked", "panic", fmt.Sprint(p))
+			d.cfg.Logger.Error("handler panicked", slog.String("panic", fmt.Sprint(p)))
 		}
 	}()
 	f()

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,7 +83,7 @@ func (m *marks) run(ctx context.Context) error {
 		case o := <-m.queue:
 			if err := m.set(o); err != nil {
 				m.d.count.skipped.Add(1)
-				m.d.cfg.Logger.Debug("file not remembered", "error", err)
+				m.d.cfg.Logger.Debug("file not remembered", slog.Any("error", err))
 			}
 			o.h.close()
 		}
@@ -228,7 +228,7 @@ func (m *marks) unmark(n node, h handle) error {
 
 func (m *marks) flush() {
 	if err := unix.FanotifyMark(m.d.cfg.Group.fd, unix.FAN_MARK_FLUSH, 0, unix.AT_FDCWD, ""); err != nil {
-		m.d.cfg.Logger.Error("removing all marks", "error", err)
+		m.d.cfg.Logger.Error("removing all marks", slog.Any("error", err))
 	}
 	if m.d.cfg.Watcher != nil {
 		for n := range m.table {
@@ -248,35 +248,8 @@ func (d *Driver) Changed(dev uint32, ino uint64) {
 	d.marks.drop(node{dev, ino})
 }
 
-// Forget removes the mark of a file, for example because it is no longer
-// clean for every workload.
-func (d *Driver) Forget(f *os.File) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("forgetting a file: %w", err)
-	}
-	var ferr error
-	err = raw.Control(func(fd uintptr) {
-		var st unix.Stat_t
-		if ferr = unix.Fstat(int(fd), &st); ferr != nil {
-			return
-		}
-		fs, err := d.fs.find(int(fd), st.Dev)
-		if err != nil {
-			return // such files are never remembered
-		}
-		d.marks.mu.Lock()
-		defer d.marks.mu.Unlock()
-		d.marks.drop(node{fs.kdev, st.Ino})
-	})
-	if err = errors.Join(err, ferr); err != nil {
-		return fmt.Errorf("forgetting a file: %w", err)
-	}
-	return nil
-}
-
 // ForgetAll removes all marks, also those of decisions under way: the answer
-// to new signatures or a new policy, and to lost reports of the Watcher.
+// to new signatures and to lost reports of the Watcher.
 func (d *Driver) ForgetAll() {
 	d.marks.epoch.Add(1)
 	d.marks.mu.Lock()

@@ -225,15 +225,6 @@ func TestRemember(t *testing.T) {
 			n := r.seen("file")
 			require.Equal(t, "ok", r.actor.Do("open", p))
 			require.Equal(t, n+1, r.seen("file"), "ForgetAll removes the mark")
-
-			r.remembered(t, p)
-			f, err := os.Open(p)
-			require.NoError(t, err)
-			require.NoError(t, r.driver.Forget(f))
-			require.NoError(t, f.Close())
-			n = r.seen("file")
-			require.Equal(t, "ok", r.actor.Do("open", p))
-			require.Equal(t, n+1, r.seen("file"), "Forget removes the mark")
 		})
 	}
 }

@@ -65,7 +65,7 @@ const (
 	ConditionMmapUnseen  = "mmap_writes_unseen"     // no Watcher
 	ConditionTimeouts    = "file_decisions_late"    // accesses were answered by the fail mode
 	ConditionFDErrors    = "file_events_denied"     // the kernel denied accesses by itself
-	ConditionLost        = "file_events_lost"       // events were lost; a rescan is needed
+	ConditionLost        = "file_events_lost"       // events were lost
 	ConditionPanics      = "file_handler_panicked"  // a bug in the decision
 	ConditionResponse    = "file_responses_refused" // answers did not reach the kernel
 )
@@ -92,8 +92,8 @@ func (d *Driver) report(ctx context.Context) error {
 			Advice: "Raise LimitNOFILE of the service or lower the number of events in flight."},
 			func(s Stats) uint64 { return s.FDErrors }, 0, time.Time{}},
 		{threat.Condition{Code: ConditionLost, Severity: threat.Medium,
-			Text:   "File events were lost; changed files are being scanned again.",
-			Advice: "Nothing to do if it happens once; otherwise exclude the busiest directory or give the host more processors."},
+			Text:   "File events were lost; files that were written meanwhile are inspected when they are opened next.",
+			Advice: "Scan the protected file systems (lazaret scan) to find what lies there unopened; give the host more processors if it repeats."},
 			func(s Stats) uint64 { return s.Overflows + s.WritesLost }, 0, time.Time{}},
 		{threat.Condition{Code: ConditionPanics, Severity: threat.High,
 			Text:   "Deciding about a file failed inside the service; the access was answered by the fail mode.",

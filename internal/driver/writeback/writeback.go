@@ -174,7 +174,7 @@ func (w *Watcher) checkLoss() error {
 		sum += l.Events
 	}
 	if sum != w.lost {
-		w.cfg.Logger.Warn("writeback reports lost", "count", sum-w.lost)
+		w.cfg.Logger.Warn("writeback reports lost", slog.Any("count", sum-w.lost))
 		w.lost = sum
 		w.cfg.Lost()
 	}

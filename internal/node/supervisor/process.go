@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"strconv"
@@ -46,7 +47,7 @@ func (s *Supervisor) start() (*process, error) {
 		group = 4
 		cmd.ExtraFiles = append(cmd.ExtraFiles, s.cfg.Group.File())
 		if err := s.guard.exempt(s.cfg.Command[0]); err != nil {
-			s.cfg.Logger.Warn("service program not exempted", "error", err)
+			s.cfg.Logger.Warn("service program not exempted", slog.Any("error", err))
 		}
 		s.guard.session.Store(0)
 	}
@@ -91,7 +92,7 @@ func (s *Supervisor) watch(ctx context.Context, p *process) {
 		default:
 		}
 		if time.Now().After(deadline) {
-			s.cfg.Logger.Error("service is silent or does not end, killing it", "pid", p.pid)
+			s.cfg.Logger.Error("service is silent or does not end, killing it", slog.Int("pid", p.pid))
 			_ = p.cmd.Process.Kill()
 			<-p.exited
 			return
@@ -108,7 +109,7 @@ func (s *Supervisor) watch(ctx context.Context, p *process) {
 			deaf = true
 			continue
 		case err != nil:
-			s.cfg.Logger.Warn("reading from the service", "error", err)
+			s.cfg.Logger.Warn("reading from the service", slog.Any("error", err))
 			continue
 		}
 		if stopping != nil {
@@ -130,10 +131,10 @@ func (s *Supervisor) handle(p *process, m message) {
 			gap = s.guard.finish()
 		}
 		if err := send(p.control, message{kindGap, gap.Allowed, gap.Denied, gap.Writes}); err != nil {
-			s.cfg.Logger.Warn("answering the service", "error", err)
+			s.cfg.Logger.Warn("answering the service", slog.Any("error", err))
 		}
 		s.ready = true
 		s.notify(daemon.SdNotifyReady)
-		s.cfg.Logger.Info("service is ready", "pid", p.pid, "allowed", gap.Allowed, "denied", gap.Denied)
+		s.cfg.Logger.Info("service is ready", slog.Int("pid", p.pid), slog.Uint64("allowed", gap.Allowed), slog.Uint64("denied", gap.Denied))
 	}
 }

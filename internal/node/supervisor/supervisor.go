@@ -91,7 +91,7 @@ func New(cfg Config) (*Supervisor, error) {
 	}
 	s := &Supervisor{cfg: cfg, files: min(cfg.Files, lim.Max)}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: s.files, Max: s.files}); err != nil {
-		cfg.Logger.Warn("limit of descriptors not set", "error", err)
+		cfg.Logger.Warn("limit of descriptors not set", slog.Any("error", err))
 		s.files = min(lim.Max, 1<<20)
 	}
 	// Opened now: later an open by this process could wait for itself.
@@ -125,11 +125,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		s.takeOver(restarts > 0)
 		p, err := s.start()
 		if err != nil {
-			s.cfg.Logger.Error("starting the service", "error", err)
+			s.cfg.Logger.Error("starting the service", slog.Any("error", err))
 		} else {
 			s.watch(ctx, p)
 			err = fmt.Errorf("it ended with %s", p.status())
-			s.cfg.Logger.Warn("service ended", "pid", p.pid, "status", p.status())
+			s.cfg.Logger.Warn("service ended", slog.Int("pid", p.pid), slog.String("status", p.status()))
 		}
 		if ctx.Err() != nil {
 			s.release()
@@ -159,7 +159,7 @@ func (s *Supervisor) takeOver(after bool) {
 	}
 	if after {
 		n := s.guard.abandoned(s.files)
-		s.cfg.Logger.Warn("supervisor answers file accesses", "left_behind", n)
+		s.cfg.Logger.Warn("supervisor answers file accesses", slog.Any("left_behind", n))
 	}
 	s.guard.begin()
 }
@@ -213,7 +213,7 @@ func (s *Supervisor) watchdog(done <-chan struct{}) {
 // notify tells systemd, if it listens; without systemd nothing happens.
 func (s *Supervisor) notify(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		s.cfg.Logger.Warn("notifying systemd", "error", err)
+		s.cfg.Logger.Warn("notifying systemd", slog.Any("error", err))
 	}
 }
 

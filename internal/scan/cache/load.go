@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/lazaret/lazaret/internal/event"
 	"github.com/lazaret/lazaret/internal/sqlite"
@@ -70,7 +71,7 @@ func (c *Cache) reset(damage error) {
 }
 
 func (c *Cache) raiseReset(damage error) {
-	c.cfg.Logger.Warn("verdict cache was damaged and is made anew", "error", damage)
+	c.cfg.Logger.Warn("verdict cache was damaged and is made anew", slog.Any("error", damage))
 	c.cfg.Conditions.Raise(threat.Condition{
 		Code: ConditionReset, Severity: threat.Low,
 		Text:   "The verdict cache was damaged; it was set aside and a new one is being filled.",

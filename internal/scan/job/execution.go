@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -86,7 +87,7 @@ func (j *Jobs) give(e *execution) {
 }
 
 func (j *Jobs) trouble(err error) {
-	j.cfg.Logger.Error("storing scan state", "error", err)
+	j.cfg.Logger.Error("storing scan state", slog.Any("error", err))
 	j.cfg.Conditions.Raise(threat.Condition{
 		Code: ConditionWrite, Severity: threat.Medium,
 		Text:   "The state of scans cannot be stored: " + err.Error(),

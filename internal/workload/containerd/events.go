@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	events "github.com/containerd/containerd/api/events"
@@ -92,7 +93,7 @@ func (i *Inventory) started(ctx context.Context, ns, id string, pid int) {
 	res, err := i.containers.Get(in(ctx, ns), &containersapi.GetContainerRequest{ID: id})
 	if err != nil {
 		if status.Code(err) != codes.NotFound {
-			i.Log().Warn("reading a container's description", "container", id, "error", err)
+			i.Log().Warn("reading a container's description", slog.String("container", id), slog.Any("error", err))
 		}
 		return
 	}

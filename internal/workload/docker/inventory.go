@@ -133,7 +133,7 @@ func (i *Inventory) handle(ctx context.Context, e event) {
 		case err == nil || errors.Is(err, errNotFound):
 			i.Remove(e.Actor.ID)
 		default:
-			i.Log().Warn("reading a container's description", "container", e.Actor.ID, "error", err)
+			i.Log().Warn("reading a container's description", slog.String("container", e.Actor.ID), slog.Any("error", err))
 		}
 	}
 }
