@@ -209,17 +209,3 @@ func signatures(ds []threat.Detection) string {
 	}
 	return s
 }
-
-func name(w threat.Workload) string {
-	if w.Name != "" {
-		return w.Name
-	}
-	return w.ID
-}
-
-func short(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.UTC().Format("2006-01-02T15:04:05Z")
-}

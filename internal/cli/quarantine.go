@@ -3,11 +3,9 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -125,29 +123,6 @@ declares it harmless for that time.`,
 	return c
 }
 
-// awaitCommand waits until a node has answered a command.
-func awaitCommand(ctx context.Context, client *api.Client, id string, wait time.Duration) (api.CommandState, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("the node did not answer within %s; the command stays pending (%s)", wait, id))
-	defer cancel()
-	for delay := 50 * time.Millisecond; ; delay = min(2*delay, time.Second) {
-		var s api.CommandState
-		if err := client.Get(ctx, api.Prefix+"/commands/"+escape(id), &s); err != nil {
-			return s, err
-		}
-		if s.Result != nil {
-			if !s.Result.OK {
-				return s, errors.New(s.Result.Error)
-			}
-			return s, nil
-		}
-		select {
-		case <-ctx.Done():
-			return s, context.Cause(ctx)
-		case <-time.After(delay):
-		}
-	}
-}
-
 func (a *app) quarantineExport() *cobra.Command {
 	var r api.ExportRequest
 	var to string
@@ -223,25 +198,4 @@ func (a *app) quarantineDelete() *cobra.Command {
 	c.Flags().DurationVar(&wait, "wait", time.Minute, "how long to wait for the node")
 	must(c.MarkFlagRequired("reason"))
 	return c
-}
-
-// maxInput bounds a file of policies.
-const maxInput = 16 << 20
-
-// readInput reads a file, or standard input for "-".
-func (a *app) readInput(path string) ([]byte, error) {
-	r := a.Stdin
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		r = f
-	}
-	b, err := io.ReadAll(io.LimitReader(r, maxInput+1))
-	if err == nil && len(b) > maxInput {
-		err = fmt.Errorf("more than %d bytes", maxInput)
-	}
-	return b, err
 }

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
+	"os"
+	"time"
 
 	"github.com/lazaret/lazaret/api"
 )
@@ -42,4 +45,48 @@ func jsonBody(v any) (io.Reader, error) {
 		return nil, fmt.Errorf("encoding request: %w", err)
 	}
 	return bytes.NewReader(b), nil
+}
+
+// awaitCommand waits until a node has answered a command.
+func awaitCommand(ctx context.Context, client *api.Client, id string, wait time.Duration) (api.CommandState, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("the node did not answer within %s; the command stays pending (%s)", wait, id))
+	defer cancel()
+	for delay := 50 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+		var s api.CommandState
+		if err := client.Get(ctx, api.Prefix+"/commands/"+escape(id), &s); err != nil {
+			return s, err
+		}
+		if s.Result != nil {
+			if !s.Result.OK {
+				return s, errors.New(s.Result.Error)
+			}
+			return s, nil
+		}
+		select {
+		case <-ctx.Done():
+			return s, context.Cause(ctx)
+		case <-time.After(delay):
+		}
+	}
+}
+
+// maxInput bounds what a command reads into memory.
+const maxInput = 16 << 20
+
+// readInput reads a file, or standard input for "-".
+func (a *app) readInput(path string) ([]byte, error) {
+	r := a.Stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r = f
+	}
+	b, err := io.ReadAll(io.LimitReader(r, maxInput+1))
+	if err == nil && len(b) > maxInput {
+		err = fmt.Errorf("%s: more than %d bytes", path, maxInput)
+	}
+	return b, err
 }

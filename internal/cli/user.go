@@ -21,8 +21,8 @@ func (a *app) userCommand() *cobra.Command {
 }
 
 const rolesHelp = `Roles: platform (nodes, policies, scans, users), security (findings, decisions,
-quarantine, signatures), auditor (reads everything, also the audit log), owner
-(reads what belongs to the tenants).`
+quarantine, signatures, scans), auditor (reads everything, also the audit log),
+owner (reads what belongs to the tenants).`
 
 func (a *app) userList() *cobra.Command {
 	return &cobra.Command{
@@ -43,6 +43,12 @@ func (a *app) userList() *cobra.Command {
 			})
 		},
 	}
+}
+
+func roleFlags(c *cobra.Command, r *api.UserRequest) {
+	c.Flags().StringSliceVar(&r.Roles, "role", nil, "role, may be repeated (required)")
+	c.Flags().StringSliceVar(&r.Tenants, "tenant", nil, "tenant of an owner, may be repeated")
+	must(c.MarkFlagRequired("role"))
 }
 
 func drawUser(w *output.Writer, u *api.User) {
@@ -77,9 +83,7 @@ The password is asked for, or read from standard input.`,
 			})
 		},
 	}
-	c.Flags().StringSliceVar(&r.Roles, "role", nil, "role, may be repeated (required)")
-	c.Flags().StringSliceVar(&r.Tenants, "tenant", nil, "tenant of an owner, may be repeated")
-	must(c.MarkFlagRequired("role"))
+	roleFlags(c, &r)
 	return c
 }
 
@@ -102,9 +106,7 @@ Nobody changes their own roles.`,
 			})
 		},
 	}
-	c.Flags().StringSliceVar(&r.Roles, "role", nil, "role, may be repeated (required)")
-	c.Flags().StringSliceVar(&r.Tenants, "tenant", nil, "tenant of an owner, may be repeated")
-	must(c.MarkFlagRequired("role"))
+	roleFlags(c, &r)
 	return c
 }
 
