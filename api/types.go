@@ -376,7 +376,7 @@ const (
 	EventCommand    = "command"    // CommandState: a command was answered
 	EventScan       = "scan"       // Scan: progress
 	EventConditions = "conditions" // NodeConditions: a node's conditions changed
-	EventPolicy     = "policy"     // PolicyResource, or its name after deletion
+	EventPolicy     = "policy"     // PolicyResource, or its name and "deleted": true
 	EventReset      = "reset"      // events between the given id and this one are gone: read the lists again
 )
 

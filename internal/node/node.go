@@ -34,7 +34,7 @@ import (
 	"github.com/lazaret/lazaret/internal/workload"
 )
 
-// Config of a Node. All fields but Group, Missed and Started are required.
+// Config of a Node. All fields but Group and Started are required.
 type Config struct {
 	config.Config
 	Version string
@@ -43,8 +43,6 @@ type Config struct {
 	// Group receives file events; nil: no on-access protection, and a condition
 	// says so. It stays the caller's.
 	Group *fanotify.Group
-	// Missed says that files were written while nobody listened.
-	Missed bool
 	// Started is called right before the driver takes the group over.
 	Started    func(ctx context.Context) error
 	Conditions *condition.Set
@@ -189,7 +187,7 @@ func (n *Node) openResponse(ctx context.Context) (err error) {
 			Advice: "Nothing is lost. Correct the cause (disk full, mount missing) and restart.",
 		})
 	}
-	if err := n.desk.Recovered(ctx, n.spool.Finding, recovered); err != nil {
+	if err := n.desk.Recovered(ctx, recovered); err != nil {
 		return err
 	}
 	left, err := n.spool.Interrupted(ctx, casework.Interrupted)

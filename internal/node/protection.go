@@ -118,9 +118,6 @@ func (p *protection) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if p.n.cfg.Missed {
-		p.n.guard.Overflow(ctx)
-	}
 	runs := []func(context.Context) error{p.driver.Run, p.follow}
 	if p.watcher != nil {
 		runs = append(runs, p.watcher.Run)

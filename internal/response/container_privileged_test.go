@@ -195,7 +195,7 @@ func TestRecoveryAfterTheContainerEnded(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, hidden, 1)
 	c.stop()
-	require.Eventually(t, func() bool { return !target.alive() }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return !running(target.PID, target.Start) }, 5*time.Second, 10*time.Millisecond)
 
 	v, err = OpenVault(context.Background(), VaultConfig{Dir: state})
 	require.NoError(t, err)

@@ -42,8 +42,9 @@ func startTime(pid int) (uint64, error) {
 	return start, err
 }
 
-// running reports whether the process with that number and start time exists.
+// running reports whether the process with that number and start time exists;
+// start 0 means any.
 func running(pid int, start uint64) bool {
 	got, err := startTime(pid)
-	return err == nil && got == start
+	return err == nil && (start == 0 || got == start)
 }

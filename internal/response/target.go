@@ -57,19 +57,13 @@ func (t Target) open() (*place, error) {
 			p.close()
 		}
 	}
-	if err != nil && t.HostPath != "" && !t.alive() {
+	if err != nil && t.HostPath != "" && !running(t.PID, t.Start) {
 		return openPlace("/", t.HostPath)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return p, nil
-}
-
-// alive reports whether the target's process still runs.
-func (t Target) alive() bool {
-	start, err := startTime(t.PID)
-	return err == nil && (t.Start == 0 || start == t.Start)
 }
 
 // openPlace resolves the parent of name below root with openat2(2): neither

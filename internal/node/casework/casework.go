@@ -271,10 +271,10 @@ func (d *Desk) Decide(ctx context.Context, f threat.Finding, action threat.Actio
 }
 
 // Recovered updates the findings whose quarantine a crash had interrupted.
-func (d *Desk) Recovered(ctx context.Context, find func(ctx context.Context, id string) (threat.Finding, bool, error), all []response.Recovered) error {
+func (d *Desk) Recovered(ctx context.Context, all []response.Recovered) error {
 	for i := range all {
 		item := &all[i].Item
-		if f, ok, err := find(ctx, item.Finding); err != nil {
+		if f, ok, err := d.Records.Finding(ctx, item.Finding); err != nil {
 			return err
 		} else if ok && all[i].What == "quarantine" {
 			rec := threat.Decision{Action: threat.Quarantine, By: "policy:" + f.Policy, At: time.Now().UTC(), Reason: "finished after a restart", Result: threat.ResultDone}

@@ -287,7 +287,7 @@ func TestRecovered(t *testing.T) {
 			Item: response.Item{QuarantineItem: api.QuarantineItem{ID: "item" + f.ID, Finding: f.ID}}})
 	}
 	all = append(all, response.Recovered{What: "quarantine", Done: true, Item: response.Item{QuarantineItem: api.QuarantineItem{ID: "x", Finding: "unknown"}}})
-	require.NoError(t, s.Recovered(t.Context(), s.records.Finding, all))
+	require.NoError(t, s.Recovered(t.Context(), all))
 	f, _, err := s.records.Finding(t.Context(), ids[0])
 	require.NoError(t, err)
 	require.Equal(t, threat.Contained, f.State)
