@@ -52,6 +52,9 @@ func unpack(ctx context.Context, l *lab) (*report.Part, error) {
 	if err := alternate(ctx, n, plain, watched); err != nil {
 		return nil, err
 	}
+	if err := d.told(ctx, p); err != nil {
+		return nil, err
+	}
 	if err := d.stop(); err != nil {
 		return nil, err
 	}
@@ -74,6 +77,23 @@ func unpack(ctx context.Context, l *lab) (*report.Part, error) {
 	p.Promise(added(ours, alone, peer, peerAlone))
 	p.Describe("clamonacc: %s", c.setup)
 	return p, nil
+}
+
+// told notes whether every written file was inspected: a watcher that gives up
+// is not fast.
+func (d *daemon) told(ctx context.Context, p *report.Part) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(6 * time.Second): // the node reports every 5 s
+	}
+	r, err := d.report(ctx)
+	if err != nil {
+		return err
+	}
+	p.Note("Of %d notifications about written files Lazaret gave up %d, which are inspected when the file is opened next.",
+		r.Stats["fanotify_writes_total"], r.Stats["fanotify_events_lost_total"])
+	return nil
 }
 
 // published is a figure without a promise: what watching adds.
