@@ -2,11 +2,14 @@ package fanotify
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -141,6 +144,24 @@ func TestOpenForWriting(t *testing.T) {
 	require.True(t, openForWriting(int(r.Fd())))
 	require.NoError(t, w.Close())
 	require.False(t, openForWriting(int(r.Fd())))
+}
+
+// TestOnOwnThread: what is done to the thread must not stay with the process.
+func TestOnOwnThread(t *testing.T) {
+	t.Parallel()
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			err := onOwnThread(func() error {
+				if unix.Gettid() == unix.Getpid() {
+					return errors.New("on the main thread")
+				}
+				return nil
+			})
+			assert.NoError(t, err)
+		})
+	}
+	wg.Wait()
 }
 
 func TestKernelDevice(t *testing.T) {

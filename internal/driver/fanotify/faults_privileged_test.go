@@ -242,8 +242,16 @@ func TestOverlayIsRefused(t *testing.T) {
 }
 
 func TestProbe(t *testing.T) {
-	c, err := Probe(t.TempDir())
+	before, err := os.Readlink("/proc/self/ns/mnt")
 	require.NoError(t, err)
+	var c Capabilities
+	for range 50 { // it happens on any thread
+		c, err = Probe(t.TempDir())
+		require.NoError(t, err)
+	}
+	after, err := os.Readlink("/proc/self/ns/mnt")
+	require.NoError(t, err)
+	require.Equal(t, before, after, "the process has left its mount name space")
 	require.True(t, c.Permission, c.Problem)
 	require.NotEqual(t, Unknown, c.Overlay, c.Problem)
 	t.Logf("%+v", c)

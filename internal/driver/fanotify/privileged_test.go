@@ -5,6 +5,7 @@ package fanotify
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -117,7 +118,10 @@ func setup(t *testing.T, kind string, watch bool, opts ...rigOption) *rig {
 		inspector: &inspector{opens: map[string]int{}, ops: map[event.Op]int{}},
 		dir:       dir, conditions: &condition.Set{}, actor: loopfs.NewActor(t),
 	}
-	cfg := Config{Handler: r.inspector, Conditions: r.conditions, Deadline: 2 * time.Second, Settle: time.Nanosecond}
+	cfg := Config{
+		Handler: r.inspector, Conditions: r.conditions, Deadline: 2 * time.Second, Settle: time.Nanosecond,
+		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})), // shown on failure
+	}
 	var gcfg GroupConfig
 	for _, o := range opts {
 		o(&cfg, &gcfg, r.inspector)
@@ -171,10 +175,15 @@ func (r *rig) remembered(t *testing.T, path string) {
 	t.Helper()
 	require.Equal(t, "ok", r.actor.Do("open", path))
 	name := filepath.Base(path)
+	defer func() {
+		if t.Failed() {
+			t.Logf("counters: %+v", r.driver.Stats())
+		}
+	}()
 	require.Eventually(t, func() bool {
 		before := r.seen(name)
 		return r.actor.Do("open", path) == "ok" && r.seen(name) == before
-	}, 5*time.Second, 5*time.Millisecond, "the file is never remembered: %+v", r.driver.Stats())
+	}, 5*time.Second, 5*time.Millisecond, "the file is never remembered")
 }
 
 func TestDeny(t *testing.T) {

@@ -63,18 +63,28 @@ func Probe(dir string) (Capabilities, error) {
 		return c, err
 	}
 
-	done := make(chan error)
-	go func() {
-		// The thread keeps its private name space, so it is never unlocked and
-		// ends with this goroutine.
-		runtime.LockOSThread()
-		done <- c.scratch(dir)
-	}()
-	if err := <-done; err != nil {
+	if err := onOwnThread(func() error { return c.scratch(dir) }); err != nil {
 		c.Problem = err.Error()
 	}
 	c.explain()
 	return c, nil
+}
+
+// onOwnThread runs f on a thread that ends with it, because f changes the
+// thread for good. That is never the main thread: Go does not end it, and
+// /proc/self is what the main thread sees.
+func onOwnThread(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: so the thread ends
+		if unix.Gettid() != unix.Getpid() {
+			done <- f()
+			return
+		}
+		defer runtime.UnlockOSThread()
+		done <- onOwnThread(f) // on another thread, as this one is held
+	}()
+	return <-done
 }
 
 func (c *Capabilities) missing(code string, s threat.Severity, text, advice string) {
