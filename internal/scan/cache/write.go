@@ -63,6 +63,9 @@ func (c *Cache) queue(o op) {
 // Run writes behind and removes what is over the bounds, until ctx ends. What
 // is pending then is written by Close.
 func (c *Cache) Run(ctx context.Context) error {
+	if err := c.filter.fill(ctx, c.disk); err != nil && ctx.Err() == nil {
+		c.trouble(ctx, err)
+	}
 	prune := time.NewTicker(pruneEvery)
 	defer prune.Stop()
 	for {
