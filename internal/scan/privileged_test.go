@@ -58,6 +58,7 @@ func TestFullDisk(t *testing.T) {
 	time.Sleep(2 * tick)
 	f := newFake()
 	s, conditions := newService(t, state, f)
+	fill(t, state+"/filler")
 	q := api.ScanRequest{Paths: []string{tree}}
 	for range 2 {
 		lines, sum := collect(t, newScanner(s), q, Options{})
@@ -73,6 +74,18 @@ func TestFullDisk(t *testing.T) {
 	collect(t, newScanner(s), q, Options{})
 	s.cache.Flush(context.Background())
 	require.Empty(t, conditions.List(), "space again")
+}
+
+// fill writes a file until the file system is full.
+func fill(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Create(name)
+	require.NoError(t, err)
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	require.ErrorIs(t, err, unix.ENOSPC)
+	require.NoError(t, f.Close())
 }
 
 func TestMounts(t *testing.T) {
