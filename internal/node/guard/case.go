@@ -16,22 +16,28 @@ import (
 // where, what, and what the policy says. Its process usually still waits.
 func (g *Guard) newCase(ev *event.File, w threat.Workload, p *policy.Policy, r *scan.Report) *Case {
 	place, _ := g.locate(ev, w)
-	c := &Case{Key: ev.Key, PID: ev.PID, Place: place, Finding: threat.Finding{
-		Time: ev.Time, LastSeen: ev.Time, Node: g.Node, Workload: w, Object: r.Hash, Size: r.Size,
-		Location: place.Location(w), Trigger: string(ev.Op), Verdict: r.Verdict, Severity: grade(r),
-		Epoch: r.Epoch, Policy: p.Name(), State: threat.Open, Count: 1,
-	}}
-	Describe(&c.Finding, r.Objects)
+	c := &Case{Key: ev.Key, PID: ev.PID, Place: place}
+	g.fill(c, ev.Time, string(ev.Op), place.Location(w), w, p, r)
 	if process, err := g.Who.Describe(ev.PID); err == nil && g.genuine(ev) {
 		c.Finding.Process = &process
 	} else {
 		c.PID = 0 // by now it may be another process's
 	}
+	return c
+}
+
+// fill completes a case: what inspection found, where, and what the policy says.
+func (g *Guard) fill(c *Case, at time.Time, trigger string, l threat.Location, w threat.Workload, p *policy.Policy, r *scan.Report) {
+	c.Finding = threat.Finding{
+		Time: at, LastSeen: at, Node: g.Node, Workload: w, Object: r.Hash, Size: r.Size,
+		Location: l, Trigger: trigger, Verdict: r.Verdict, Severity: grade(r),
+		Epoch: r.Epoch, Policy: p.Name(), State: threat.Open, Count: 1,
+	}
+	describe(&c.Finding, r.Objects)
 	c.Decision = p.Decide(&policy.Input{
-		Workload: w, Verdict: r.Verdict, Severity: c.Finding.Severity, Location: c.Finding.Location,
+		Workload: w, Verdict: r.Verdict, Severity: c.Finding.Severity, Location: l,
 		Hash: r.Hash, Detections: c.Finding.Detections, Allowed: g.Allowed(r.Hash), Now: time.Now(),
 	})
-	return c
 }
 
 // grade is a finding's severity: that of its detections, or one that fits the
@@ -48,9 +54,9 @@ func grade(r *scan.Report) threat.Severity {
 	return threat.Low // denied for what is not known, not for what is
 }
 
-// Describe copies detections and reasons of all objects of a file into a
+// describe copies detections and reasons of all objects of a file into a
 // finding; its member is the first that matched.
-func Describe(f *threat.Finding, objects []threat.Object) {
+func describe(f *threat.Finding, objects []threat.Object) {
 	seen := map[string]bool{}
 	for i := range objects {
 		o := &objects[i]
@@ -87,22 +93,12 @@ func (g *Guard) Hit(ctx context.Context, h scan.Hit) error {
 		}
 	}
 	p, _ := g.policies.Load().For(w)
-	now := time.Now().UTC()
 	h.Location.Node = g.Node
-	c := Case{
-		Key:   h.Key,
-		Place: workload.Place{Path: h.Location.Path, HostPath: h.Location.HostPath, Layer: h.Location.Layer, Writable: h.Location.Layer == "" || h.Location.Layer == workload.LayerUpper},
-		Finding: threat.Finding{
-			Time: now, LastSeen: now, Node: g.Node, Workload: w, Object: h.Report.Hash, Size: h.Report.Size,
-			Location: h.Location, Trigger: "scan", Verdict: h.Report.Verdict, Severity: grade(&h.Report),
-			Epoch: h.Report.Epoch, Policy: p.Name(), State: threat.Open, Count: 1,
-		},
-	}
-	Describe(&c.Finding, h.Report.Objects)
-	c.Decision = p.Decide(&policy.Input{
-		Workload: w, Verdict: h.Report.Verdict, Severity: c.Finding.Severity, Location: h.Location,
-		Hash: h.Report.Hash, Detections: c.Finding.Detections, Allowed: g.Allowed(h.Report.Hash), Now: now,
-	})
+	c := Case{Key: h.Key, Place: workload.Place{
+		Path: h.Location.Path, HostPath: h.Location.HostPath, Layer: h.Location.Layer,
+		Writable: h.Location.Layer == "" || h.Location.Layer == workload.LayerUpper,
+	}}
+	g.fill(&c, time.Now().UTC(), "scan", h.Location, w, &p, &h.Report)
 	if c.Decision.Excluded != nil || g.Allowed(h.Report.Hash) {
 		return nil
 	}

@@ -345,12 +345,9 @@ func (g *Guard) rescue(ctx context.Context) {
 
 // blind decides without knowing where the file is: no exclusion by path holds.
 func (g *Guard) blind(w threat.Workload, p *policy.Policy, r *scan.Report) policy.Decision {
-	var f threat.Finding
-	Describe(&f, r.Objects)
-	return p.Decide(&policy.Input{
-		Workload: w, Verdict: r.Verdict, Severity: r.Severity(), Hash: r.Hash,
-		Detections: f.Detections, Allowed: g.Allowed(r.Hash), Now: time.Now(),
-	})
+	var c Case
+	g.fill(&c, time.Time{}, "", threat.Location{}, w, p, r)
+	return c.Decision
 }
 
 // record makes the finding of a threat, or of what is denied because it could

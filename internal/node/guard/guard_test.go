@@ -294,7 +294,7 @@ func TestDescribe(t *testing.T) {
 		objects = append(objects, threat.Object{Reasons: []threat.Reason{{Code: threat.ReasonDamaged}}})
 	}
 	var f threat.Finding
-	Describe(&f, objects)
+	describe(&f, objects)
 	require.Len(t, f.Detections, 1)
 	require.Equal(t, "a\uFFFD.txt", f.Member)
 	require.Len(t, f.Reasons, maxReasons)
