@@ -65,6 +65,7 @@ type Cache struct {
 	blocks   map[blockKey]struct{} // inode ranges already read from disk
 
 	filter  filter
+	fill    chan struct{} // closed when the filter should be filled
 	closed  atomic.Bool
 	dropped atomic.Int64
 }
@@ -99,7 +100,7 @@ func Open(ctx context.Context, cfg Config) (*Cache, error) {
 	}
 	c := &Cache{
 		cfg: cfg, table: newTable(cfg.Capacity), recent: recent,
-		wake: make(chan struct{}, 1), blocks: map[blockKey]struct{}{},
+		wake: make(chan struct{}, 1), fill: make(chan struct{}), blocks: map[blockKey]struct{}{},
 	}
 	if c.codec, err = newCodec(); err != nil {
 		return nil, err
@@ -175,6 +176,9 @@ func (c *Cache) Objects(ctx context.Context, h threat.Hash, epoch threat.Epoch, 
 	if err != nil {
 		c.trouble(ctx, err)
 		return nil, false
+	}
+	if !ok && c.filter.missed() {
+		close(c.fill)
 	}
 	if !ok || !rec.valid(epoch, limits) {
 		return nil, false

@@ -15,9 +15,17 @@ import (
 // and four bits per hash: wrong for 2 % of the others at a million results.
 // Hashes are SHA-256, so their own bits are random enough.
 type filter struct {
-	bits  [1 << 17]atomic.Uint64
-	ready atomic.Bool // every result on disk is in it
+	bits   [1 << 17]atomic.Uint64
+	ready  atomic.Bool   // every result on disk is in it
+	misses atomic.Uint64 // questions that the disk answered with nothing
 }
+
+// worth is how many misses make reading all hashes worth it: a scan of what is
+// known has none, and a process that lives shortly should not pay for it.
+const worth = 256
+
+// missed counts a miss and reports, once, that the filter should be filled.
+func (f *filter) missed() bool { return !f.ready.Load() && f.misses.Add(1) == worth }
 
 func (f *filter) positions(h *threat.Hash, visit func(word *atomic.Uint64, bit uint64) bool) bool {
 	for i := range 4 {

@@ -33,6 +33,23 @@ func TestFilter(t *testing.T) {
 	require.Less(t, wrong, 500, "few of the others are taken for known")
 }
 
+func TestFilterIsFilledOnce(t *testing.T) {
+	t.Parallel()
+	f := &filter{}
+	filled := 0
+	for range 3 * worth {
+		if f.missed() {
+			filled++
+		}
+	}
+	require.Equal(t, 1, filled)
+	g := &filter{}
+	g.ready.Store(true)
+	for range 3 * worth {
+		require.False(t, g.missed(), "it is filled already")
+	}
+}
+
 func BenchmarkFilter(b *testing.B) {
 	f := &filter{}
 	f.ready.Store(true)

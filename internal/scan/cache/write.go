@@ -63,9 +63,7 @@ func (c *Cache) queue(o op) {
 // Run writes behind and removes what is over the bounds, until ctx ends. What
 // is pending then is written by Close.
 func (c *Cache) Run(ctx context.Context) error {
-	if err := c.filter.fill(ctx, c.disk); err != nil && ctx.Err() == nil {
-		c.trouble(ctx, err)
-	}
+	fill := c.fill
 	prune := time.NewTicker(pruneEvery)
 	defer prune.Stop()
 	for {
@@ -74,6 +72,12 @@ func (c *Cache) Run(ctx context.Context) error {
 			return nil
 		case <-prune.C:
 			c.Prune(ctx)
+			continue
+		case <-fill:
+			fill = nil // once
+			if err := c.filter.fill(ctx, c.disk); err != nil {
+				c.trouble(ctx, err)
+			}
 			continue
 		case <-c.wake:
 		}
