@@ -48,7 +48,9 @@ func TestEvents(t *testing.T) {
 	again := b.collect("anna", "/api/v1/events", all[0].ID, 1)
 	require.Equal(t, all[1], again[0], "resumed after the first")
 
-	// Without an id the stream begins now.
+	// Without an id the stream begins now. The stream before must have ended, or
+	// it is taken for this one.
+	require.Eventually(t, func() bool { return b.open.Load() == 0 }, 5*time.Second, time.Millisecond)
 	got := make(chan []api.Event)
 	go func() { got <- b.collect("anna", "/api/v1/events", "", 1) }()
 	require.Eventually(t, func() bool { return b.open.Load() == 1 }, 5*time.Second, time.Millisecond)
